@@ -1,1 +1,37 @@
-//! Toolgate.
+//! Toolgate: declare MCP servers, tools and roles; an enforcing gateway stands beside every server.
+//!
+//! # The map
+//! ```text
+//! src/bin/       flags and wiring only
+//! src/api/       the kinds McpServer, McpTool, McpRole, McpGateway as users write them
+//! src/policy/    PURE  parse, compile, load, decide, explain; Snapshot
+//! src/gateway/   the data plane: stack, layers/, protocol/, upstream/, auth/, audit/
+//! src/local/     the laptop mode and the offline tools: local, validate, explain
+//! src/telemetry/ logs, metrics (every name once), traces
+//! ```
+//! `policy::Snapshot` is the one seam between those who declare policy and the gateway that enforces it:
+//!
+//! ```text
+//! manifests -> api -> policy::parse -> World -> policy::compile -> Snapshot      (data, hashed, deterministic)
+//!                                                                     |
+//! gateway: Policy::load(Snapshot) -> .subject(&Identity) -> SubjectView -> .decide(&Call, now) -> Decision
+//! ```
+//!
+//! # Who may use whom
+//! `policy` imports no runtime, no client and no clock; only `policy/parse` imports `api`. `gateway` never
+//! imports `api` or `local`. `tests/architecture.rs` holds these edges.
+//!
+//! # One call
+//! listen -> authenticate -> envelope -> route -> authorize => `Permit` -> forward -> deliver, with audit, metrics
+//! and the span around it. The order is visible in `gateway/stack.rs`; the upstream takes a `Permit`, whose only
+//! constructor is in `gateway/layers/authorize.rs`.
+
+#[cfg(feature = "operator")]
+pub mod api;
+#[cfg(feature = "gateway")]
+pub mod gateway;
+#[cfg(feature = "cli")]
+pub mod local;
+pub mod policy;
+#[cfg(feature = "gateway")]
+pub mod telemetry;

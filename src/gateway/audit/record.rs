@@ -1,0 +1,97 @@
+//! What one audit line says, and its canonical form (RFC 8785).
+
+/// One line. Borrowed from the call; written as JSON with sorted keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Kind of the record.
+    pub event: Event,
+    /// Id that the process log and the error's data carry too.
+    pub request_id: &'a str,
+    /// Issuer's name, absent without a token.
+    pub issuer: Option<&'a str>,
+    /// Subject, absent without a token.
+    pub subject: Option<&'a str>,
+    /// Roles of the subject.
+    pub roles: &'a [std::sync::Arc<str>],
+    /// MCP method, or the HTTP verb where there is none.
+    pub method: &'a str,
+    /// Namespace of the server.
+    pub server_namespace: &'a str,
+    /// Name of the server.
+    pub server: &'a str,
+    /// Server-side name of the tool or prompt, or URI of the resource.
+    pub target: Option<&'a str>,
+    /// Hash of the snapshot that decided.
+    pub snapshot: &'a str,
+    /// Role of the deciding rule.
+    pub rule_role: Option<&'a str>,
+    /// Position of the deciding rule.
+    pub rule_index: Option<u32>,
+    /// `allow`, `deny`, `unknown`, or `none` for messages that need no rule.
+    pub decision: &'static str,
+    /// Reason of the decision, for example `Argument /path`.
+    pub reason: Option<&'a str>,
+    /// JSON text of the arguments: only their keyed digest is written.
+    pub arguments: Option<&'a str>,
+    /// How it ended; absent in an intent.
+    pub outcome: Option<Outcome>,
+    /// JSON-RPC error code sent to the caller.
+    pub error_code: Option<i64>,
+    /// HTTP status sent to the caller.
+    pub http_status: Option<u16>,
+    /// Bytes of the answer that were sent.
+    pub result_bytes: u64,
+    /// From the first byte of the request to the last of the answer.
+    pub duration: std::time::Duration,
+}
+
+/// Kind of a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Written before a call that may change something is forwarded.
+    Intent,
+    /// Written when the request has ended.
+    Request,
+    /// A request from the server that reached its caller, or was refused.
+    ServerRequest,
+}
+
+/// How a request ended: also the `status` label of `mcp_tool_requests_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Answered with a result.
+    Ok,
+    /// Answered with a result whose `isError` is true.
+    ToolError,
+    /// Refused by policy, or unknown to this caller.
+    Denied,
+    /// Malformed, or not authenticated.
+    Invalid,
+    /// A bound was reached.
+    Limited,
+    /// The server could not be reached or its answer was not valid.
+    Unavailable,
+    /// The server did not answer in time.
+    Timeout,
+    /// The caller went away.
+    Cancelled,
+    /// The server answered with an error.
+    Error,
+}
+
+impl Outcome {
+    /// Label and audit value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::Limited => "limited",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Error => "error",
+        }
+    }
+}

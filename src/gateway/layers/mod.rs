@@ -1,0 +1,1 @@
+//! The layers of one call, one file each; `stack.rs` shows their order.

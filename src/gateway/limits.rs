@@ -1,0 +1,34 @@
+//! Every bound of the gateway in one place. Each has a test and an error that names it (`docs/errors.md`).
+
+use std::time::Duration;
+
+/// Largest request body, in bytes.
+pub const BODY_BYTES: usize = 4 << 20;
+/// Largest request head, in bytes.
+pub const HEADER_BYTES: usize = 32 << 10;
+/// Longest time for a request head to arrive, and for a body to arrive.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest message from a server, in bytes.
+pub const MESSAGE_BYTES: usize = 16 << 20;
+/// Sessions of one caller at one server.
+pub const SESSIONS_PER_CALLER: usize = 32;
+/// Long-lived streams (GET, `subscriptions/listen`) of one caller at one server.
+pub const STREAMS_PER_CALLER: usize = 16;
+/// Child processes of one stdio server.
+pub const CHILDREN: usize = 16;
+/// Idle time after which a stateless caller's child ends.
+pub const CHILD_IDLE: Duration = Duration::from_secs(300);
+/// Idle time after which a session ends.
+pub const SESSION_IDLE: Duration = Duration::from_secs(1800);
+/// Time for a server to answer a request or to send the next message of a stream.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(300);
+/// Time for a server to connect, or for a child to answer `initialize`.
+pub const UPSTREAM_START: Duration = Duration::from_secs(30);
+/// Shortest time between two fetches of one issuer's keys.
+pub const JWKS_REFRESH: Duration = Duration::from_secs(10);
+/// Time that a call waits for a slot in the audit ring.
+pub const AUDIT_WAIT: Duration = Duration::from_millis(100);
+/// Records that the audit ring holds.
+pub const AUDIT_RING: usize = 4096;
+/// Verified tokens kept.
+pub const TOKENS: u64 = 10_000;

@@ -1,0 +1,211 @@
+//! One JSON-RPC message, looked into: its kind, method, id and the few fields of `params` that routing needs.
+//!
+//! The bytes stay as they came; everything found is a byte range into them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::{self, range_in};
+
+/// A parsed message. Cheap to clone: the text is shared.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    text: Bytes,
+    /// What it is.
+    pub kind: Kind,
+    /// `method`, empty for a response.
+    pub method: String,
+    id: Option<Range<usize>>,
+    params: Option<Range<usize>>,
+    /// `params.name` (tools and prompts), decoded.
+    pub name: Option<String>,
+    /// `params.uri` (resources), decoded.
+    pub uri: Option<String>,
+    /// `params.taskId`, decoded.
+    pub task: Option<String>,
+    name_range: Option<Range<usize>>,
+    arguments: Option<Range<usize>>,
+    meta: Option<Range<usize>>,
+}
+
+/// Which of JSON-RPC's messages it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has a result or an error.
+    Response,
+}
+
+/// Why a body is not one acceptable message.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// Not JSON, not UTF-8, too deep, or with duplicate keys: JSON-RPC -32700.
+    #[error("parse error: {0}")]
+    Parse(String),
+    /// JSON, but no JSON-RPC 2.0 message: -32600.
+    #[error("invalid request: {0}")]
+    Request(&'static str),
+    /// A message with parameters of another shape than its method has: -32602. Carries the raw id.
+    #[error("invalid params: {1}")]
+    Params(Option<Box<RawValue>>, String),
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Params<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "taskId")]
+    task: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+}
+
+impl Envelope {
+    /// Parses one message from a client: strict about duplicate keys and depth at every level.
+    pub fn parse(body: Bytes) -> Result<Self, Invalid> {
+        let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
+        json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
+        Self::look_into(&body, text)
+    }
+
+    /// Parses one message from a server. The client is its last reader, so inner duplicates are not our concern.
+    pub fn parse_trusting(body: Bytes) -> Result<Self, Invalid> {
+        let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the message is not UTF-8".to_owned()))?;
+        Self::look_into(&body, text)
+    }
+
+    fn look_into(body: &Bytes, text: &str) -> Result<Self, Invalid> {
+        if text.trim_start().starts_with('[') {
+            return Err(Invalid::Request("batches are not supported"));
+        }
+        let message: Message<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Invalid::Request("not a JSON-RPC object"),
+            _ => Invalid::Parse(error.to_string()),
+        })?;
+        if message.jsonrpc.is_none_or(|version| version.get() != "\"2.0\"") {
+            return Err(Invalid::Request("jsonrpc must be \"2.0\""));
+        }
+        let id = message.id;
+        if id.is_some_and(|id| !id.get().starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])) {
+            return Err(Invalid::Request("id must be a string or a number"));
+        }
+        let kind = match (message.method, id, message.result.is_some() || message.error.is_some()) {
+            (Some(_), Some(_), false) => Kind::Request,
+            (Some(_), None, false) => Kind::Notification,
+            (None, _, true) => Kind::Response,
+            _ => return Err(Invalid::Request("neither a request, nor a notification, nor a response")),
+        };
+        let method =
+            message.method.map(string).transpose().map_err(|()| Invalid::Request("method must be a string"))?;
+        let at = |raw: &RawValue| range_in(text, raw.get());
+        let mut envelope = Self {
+            text: body.clone(),
+            kind,
+            method: method.unwrap_or_default(),
+            id: id.map(at),
+            params: message.params.map(at),
+            name: None,
+            uri: None,
+            task: None,
+            name_range: None,
+            arguments: None,
+            meta: None,
+        };
+        if let Some(raw) = message.params {
+            let bad = |what: &str| Invalid::Params(id.map(ToOwned::to_owned), what.to_owned());
+            // A malformed known method must never travel on as "something else": fail here.
+            let params: Params<'_> = serde_json::from_str(raw.get()).map_err(|_| bad("params must be an object"))?;
+            envelope.name = params.name.map(string).transpose().map_err(|()| bad("name must be a string"))?;
+            envelope.uri = params.uri.map(string).transpose().map_err(|()| bad("uri must be a string"))?;
+            envelope.task = params.task.map(string).transpose().map_err(|()| bad("taskId must be a string"))?;
+            envelope.name_range = params.name.map(at);
+            envelope.arguments = params.arguments.map(at);
+            envelope.meta = params.meta.map(at);
+        }
+        Ok(envelope)
+    }
+
+    /// The message as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The message as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.text).unwrap_or_default() // Checked when it was parsed.
+    }
+
+    fn slice(&self, range: Option<&Range<usize>>) -> Option<&str> {
+        self.text().get(range?.clone())
+    }
+
+    /// The id as JSON text: `7`, `"a"`.
+    pub fn id(&self) -> Option<&str> {
+        self.slice(self.id.as_ref())
+    }
+
+    /// Where the id lies in [`Envelope::text`].
+    pub fn id_range(&self) -> Option<Range<usize>> {
+        self.id.clone()
+    }
+
+    /// `params` as JSON text.
+    pub fn params(&self) -> Option<&str> {
+        self.slice(self.params.as_ref())
+    }
+
+    /// Where `params` lies in [`Envelope::text`].
+    pub fn params_range(&self) -> Option<Range<usize>> {
+        self.params.clone()
+    }
+
+    /// Where `params.name` lies in [`Envelope::text`], quotes included.
+    pub fn name_range(&self) -> Option<Range<usize>> {
+        self.name_range.clone()
+    }
+
+    /// `params.arguments` as JSON text.
+    pub fn arguments(&self) -> Option<&str> {
+        self.slice(self.arguments.as_ref())
+    }
+
+    /// `params._meta` as JSON text.
+    pub fn meta(&self) -> Option<&str> {
+        self.slice(self.meta.as_ref())
+    }
+
+    /// Where `params._meta` lies in [`Envelope::text`].
+    pub fn meta_range(&self) -> Option<Range<usize>> {
+        self.meta.clone()
+    }
+}
+
+fn string(raw: &RawValue) -> Result<String, ()> {
+    serde_json::from_str(raw.get()).map_err(|_| ())
+}

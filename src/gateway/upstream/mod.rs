@@ -1,0 +1,135 @@
+//! The servers behind the gateway. Every upstream, HTTP or stdio, has the shape of Streamable HTTP: a message goes
+//! in, and either nothing, one JSON message, or a stream of messages comes back.
+//!
+//! Owns transports, connections, child processes and upstream sessions. Decides nothing: a call comes with a
+//! `Permit`.
+
+pub mod http;
+pub mod stdio;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use futures::Stream;
+
+use super::protocol::envelope::Envelope;
+use super::protocol::era::Era;
+
+/// One HTTP exchange towards a server.
+#[derive(Debug)]
+pub struct Outbound {
+    /// What is asked.
+    pub verb: Verb,
+    /// Era that the caller speaks.
+    pub era: Era,
+    /// Key of the caller: issuer and subject in one string; `None` for a caller without a token and for the gateway.
+    pub caller: Option<Arc<str>>,
+    /// The upstream's own session id.
+    pub session: Option<Arc<str>>,
+    /// Headers that may travel on; never `Authorization`, `Host`, `Origin` or hop-by-hop ones.
+    pub headers: HeaderMap,
+}
+
+/// The HTTP verbs of Streamable HTTP.
+#[derive(Debug)]
+pub enum Verb {
+    /// One message.
+    Post(Envelope),
+    /// The stream of a session.
+    Get,
+    /// The end of a session.
+    Delete,
+}
+
+/// What a server answered.
+pub struct Reply {
+    /// HTTP status; 200 or 202 for stdio servers that answered.
+    pub status: StatusCode,
+    /// Session that the server opened with this answer.
+    pub session: Option<Arc<str>>,
+    /// Headers that may travel on.
+    pub headers: HeaderMap,
+    /// The body.
+    pub content: Content,
+}
+
+/// Body of a [`Reply`].
+pub enum Content {
+    /// None (202 and the like).
+    Empty,
+    /// One JSON-RPC message.
+    Json(Bytes),
+    /// Server-sent events. Dropping it cancels what the server is doing, where the era says so.
+    Events(EventStream),
+    /// Anything else; passed only with an error status.
+    Opaque(Bytes),
+}
+
+/// Events in order. An item that is an error ends the stream.
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, UpstreamError>> + Send>>;
+
+/// One server-sent event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The event as it came, terminating blank line included.
+    pub raw: Bytes,
+    /// The message in it: its `data` lines joined. `None` for comments and priming events.
+    pub data: Option<Bytes>,
+}
+
+/// Why a server gave no answer that could be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection, or no child process: nothing reached the server.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection or the process ended before the answer was complete.
+    #[error("the server went away before it answered")]
+    Gone,
+    /// The answer is not valid MCP.
+    #[error("the server's answer is not valid: {0}")]
+    Garbage(String),
+    /// No answer within the limit.
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// A message was larger than the limit.
+    #[error("the server's answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// A bound on sessions, children or queued messages was reached.
+    #[error("{0}")]
+    Exhausted(&'static str),
+    /// The session is unknown to the server: HTTP 404, the client starts again.
+    #[error("the session does not exist")]
+    NoSession,
+    /// A modern request for a server that speaks only legacy revisions.
+    #[error("this server speaks MCP 2025-11-25 or earlier: send initialize")]
+    LegacyOnly,
+}
+
+/// One server behind the gateway.
+pub enum Upstream {
+    /// Reached over the network.
+    Http(http::HttpUpstream),
+    /// A child process.
+    Stdio(stdio::StdioUpstream),
+}
+
+impl Upstream {
+    /// Sends one exchange. The caller holds a permit, or the message needs none.
+    pub async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
+        match self {
+            Self::Http(upstream) => upstream.send(outbound).await,
+            Self::Stdio(upstream) => upstream.send(outbound).await,
+        }
+    }
+
+    /// Ends every connection and child, waiting for children to be gone.
+    pub async fn stop(&self) {
+        match self {
+            Self::Http(_) => {}
+            Self::Stdio(upstream) => upstream.stop().await,
+        }
+    }
+}

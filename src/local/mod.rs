@@ -1,0 +1,1 @@
+//! The laptop mode and the offline tools.

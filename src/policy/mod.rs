@@ -1,0 +1,24 @@
+//! PURE. What may be called by whom, from declared objects to one decision.
+//!
+//! ```text
+//! parse(objects) -> World -> compile(&World, target) -> Snapshot -> Policy::load -> .subject -> .decide
+//! ```
+//! Owns the meaning of roles, rules, conditions and lists. Has no runtime, no client and no clock of its own:
+//! time comes in as an argument. Deny wins; what no rule allows is denied; what cannot be evaluated is denied.
+
+pub mod compile;
+pub mod decide;
+pub mod explain;
+pub mod identity;
+pub mod load;
+#[cfg(feature = "operator")]
+pub mod parse;
+pub mod snapshot;
+pub mod world;
+
+pub use compile::compile;
+pub use decide::{Call, Decision, Item, Reason, RuleRef, Verdict};
+pub use identity::Identity;
+pub use load::{LoadError, Policy, SubjectView};
+pub use snapshot::Snapshot;
+pub use world::{Finding, ObjectRef, Severity, World};

@@ -1,0 +1,128 @@
+//! What the declared objects say, parsed: the input of `compile`, in policy's own words.
+//!
+//! Everything in a [`World`] is valid by itself; what was not is left out and told as a [`Finding`]. References
+//! between objects are resolved (or refused) here too, so `compile` is total.
+
+use std::collections::BTreeMap;
+
+use super::snapshot::{Input, Issuer, Registration, Rule, ServerRequests, Subject, Tool};
+
+/// Every object that policy reads, keyed by (namespace, name).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    /// McpServers.
+    pub servers: BTreeMap<Key, Server>,
+    /// McpTools, by (namespace, name of the McpTool).
+    pub tools: BTreeMap<Key, DeclaredTool>,
+    /// McpRoles.
+    pub roles: BTreeMap<Key, DeclaredRole>,
+    /// McpGateways.
+    pub gateways: BTreeMap<Key, Gateway>,
+}
+
+/// (namespace, name).
+pub type Key = (String, String);
+
+/// An McpServer, as far as policy reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Name of the McpGateway in the same namespace whose issuers are trusted; it may not exist.
+    pub gateway: String,
+    /// See [`Registration`].
+    pub registration: Registration,
+    /// See [`ServerRequests`].
+    pub server_requests: ServerRequests,
+    /// `metadata.labels`, for `serverSelector`.
+    pub labels: BTreeMap<String, String>,
+    /// Origin of the object.
+    pub input: Input,
+}
+
+/// An McpTool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredTool {
+    /// Name of the McpServer in the same namespace.
+    pub server: String,
+    /// The declaration.
+    pub tool: Tool,
+    /// Origin of the object.
+    pub input: Input,
+}
+
+/// An McpRole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredRole {
+    /// Inherited roles of the same namespace: they exist and form no cycle.
+    pub inherits: Vec<String>,
+    /// Who has the role.
+    pub subjects: Vec<Subject>,
+    /// Rules with the servers that they are about.
+    pub rules: Vec<ServerRule>,
+    /// Origin of the object.
+    pub input: Input,
+}
+
+/// A rule and the servers that it is about: the union of both lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerRule {
+    /// Globs over McpServer names.
+    pub servers: Vec<String>,
+    /// Labels that an McpServer must all have.
+    pub server_selector: Option<BTreeMap<String, String>>,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// An McpGateway, as far as policy reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// `spec.url`.
+    pub url: Option<String>,
+    /// Trusted issuers.
+    pub issuers: Vec<Issuer>,
+    /// Role of callers without a token.
+    pub anonymous: Option<String>,
+    /// Origin of the object.
+    pub input: Input,
+}
+
+/// Kind, namespace and name of an object.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ObjectRef {
+    /// For example `McpRole`.
+    pub kind: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// One thing wrong, or doubtful, about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The object that must change.
+    pub object: ObjectRef,
+    /// JSON pointer (RFC 6901) to the field, empty for the whole object.
+    pub pointer: String,
+    /// Whether the object, or a part of it, is out of force.
+    pub severity: Severity,
+    /// CamelCase reason, as a condition would carry it: `InvalidExpression`, `ServerNotFound`, `Conflicted`, …
+    pub reason: &'static str,
+    /// Lower case, says what is wrong and what to do.
+    pub message: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// In force, but probably not what was meant.
+    Warning,
+    /// Not in force.
+    Error,
+}

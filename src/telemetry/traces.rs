@@ -1,0 +1,1 @@
+//! Sampled spans with W3C context.
