@@ -4,8 +4,12 @@
 
 pub mod audit;
 pub mod auth;
+pub mod catalogue;
 pub mod fetch;
 pub mod layers;
 pub mod limits;
 pub mod protocol;
+mod server;
 pub mod upstream;
+
+pub use server::{Gateway, Settings, StartError};

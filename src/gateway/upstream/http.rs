@@ -2,6 +2,13 @@
 
 use super::{Outbound, Reply, UpstreamError};
 
+/// Where an HTTP server is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Its MCP endpoint, http or https.
+    pub url: String,
+}
+
 /// A server reached over the network.
 pub struct HttpUpstream {}
 

@@ -108,6 +108,15 @@ pub enum UpstreamError {
     LegacyOnly,
 }
 
+/// How to reach a server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Config {
+    /// A Streamable HTTP endpoint.
+    Http(http::Config),
+    /// A child process.
+    Stdio(stdio::Config),
+}
+
 /// One server behind the gateway.
 pub enum Upstream {
     /// Reached over the network.
