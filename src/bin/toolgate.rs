@@ -1,1 +1,3 @@
+//! `toolgate`: the laptop mode and the offline tools. Flags and wiring only.
+
 fn main() {}

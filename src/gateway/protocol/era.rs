@@ -1,7 +1,5 @@
 //! Revisions of MCP, and the two eras they fall into.
 
-use super::error;
-
 /// How a message travels: with `initialize` and sessions, or each on its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Era {
@@ -13,15 +11,18 @@ pub enum Era {
 
 /// First revision of the modern era.
 pub const MODERN: &str = "2026-07-28";
-/// Revisions that the gateway lets through, newest first.
-pub const SUPPORTED: [&str; 4] = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26"];
+/// Revisions of the legacy era, newest first.
+pub const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
+
+/// A protocol version that the gateway does not know.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Unsupported(pub String);
 
 /// Era of the value of `MCP-Protocol-Version`; absent means 2025-03-26, as the specification says.
-pub fn of_header(version: Option<&str>) -> Result<Era, error::Unsupported> {
+pub fn of_header(version: Option<&str>) -> Result<Era, Unsupported> {
     match version {
-        None => Ok(Era::Legacy),
         Some(MODERN) => Ok(Era::Modern),
-        Some(version) if SUPPORTED.contains(&version) => Ok(Era::Legacy),
-        Some(version) => Err(error::Unsupported(version.to_owned())),
+        Some(version) if !LEGACY.contains(&version) => Err(Unsupported(version.to_owned())),
+        _ => Ok(Era::Legacy),
     }
 }

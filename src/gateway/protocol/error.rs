@@ -1,5 +1,1 @@
-//! error
-
-/// A protocol version that the gateway does not know.
-#[derive(Debug)]
-pub struct Unsupported(pub String);
+//! Errors as callers see them: HTTP status, JSON-RPC code, message, data. `docs/errors.md` lists them all.
