@@ -32,3 +32,15 @@ pub const AUDIT_WAIT: Duration = Duration::from_millis(100);
 pub const AUDIT_RING: usize = 4096;
 /// Verified tokens kept.
 pub const TOKENS: u64 = 10_000;
+/// Tasks whose creator is remembered, per server.
+pub const TASKS: u64 = 10_000;
+/// Idle time after which a task is forgotten.
+pub const TASK_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// Open connections.
+pub const CONNECTIONS: usize = 4096;
+/// Silence on a stream after which a comment keeps it alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Time for running calls to end when the gateway stops.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// Time that the end of a stream is awaited after its answer, and that a refused server is listened to.
+pub const STREAM_END: Duration = Duration::from_secs(2);
