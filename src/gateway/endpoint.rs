@@ -40,8 +40,11 @@ pub(super) struct Force {
     /// OAuth scopes that roles name: published as `scopes_supported`.
     pub(super) scopes: Vec<String>,
     pub(super) metrics: Arc<ServerMetrics>,
-    views: RwLock<HashMap<usize, (Arc<Verified>, Arc<SubjectView>)>>,
+    views: RwLock<HashMap<usize, CachedView>>,
 }
+
+/// A view, and the token that it belongs to.
+type CachedView = (Arc<Verified>, Arc<SubjectView>);
 
 impl Endpoint {
     pub(super) fn new(name: &str, config: upstream::Config, closing: CancellationToken) -> Result<Self, UpstreamError> {

@@ -58,7 +58,7 @@ fn resource<'a>(force: &'a Force, head: &Parts) -> &'a str {
     let urls = &force.policy.snapshot().urls;
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = |url: &str| url.split_once("://").and_then(|(_, rest)| rest.split('/').next()).map(str::to_owned);
-    urls.iter().find(|url| authority(url).as_deref() == host).or(urls.first()).map_or("", String::as_str)
+    urls.iter().find(|url| authority(url).as_deref() == host).or_else(|| urls.first()).map_or("", String::as_str)
 }
 
 fn metadata_url(force: &Force, head: &Parts) -> String {

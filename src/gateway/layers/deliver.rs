@@ -165,7 +165,7 @@ impl Delivery {
             Purpose::Use { deprecation } => {
                 let seen: Used<'_> = serde_json::from_str(result).map_err(|_| garbage("the result is no object"))?;
                 if let Some(requests) = seen.input_requests
-                    && let Some(method) = forbidden_input(&self.force.policy.snapshot().server_requests, requests)
+                    && let Some(method) = forbidden_input(self.force.policy.snapshot().server_requests, requests)
                 {
                     return Err(Reject::denied(format!("the server asked for {method}, which policy does not allow")));
                 }
@@ -259,12 +259,12 @@ pub(in crate::gateway) fn refuse(mut record: Recorder, reject: &Reject) -> Respo
 /// A response of our own.
 pub(in crate::gateway) fn own_response(
     status: StatusCode,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
     json: String,
 ) -> Response<Body> {
     let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
-    if let Some((name, value)) = header {
-        response = response.header(name, value);
+    if let Some(pair) = header {
+        response = response.header(pair.0, pair.1);
     }
     respond(response, Body::Full(json.into()))
 }

@@ -49,7 +49,7 @@ pub(in crate::gateway) fn judge(
             let Some(asked) = methods::from_server(&message.method) else {
                 return Fate::Refuse("the method is unknown");
             };
-            let requests = &force.policy.snapshot().server_requests;
+            let requests = force.policy.snapshot().server_requests;
             if !permitted(requests, asked, message.params()) {
                 return Fate::Refuse("policy does not let this server ask that");
             }
@@ -63,7 +63,7 @@ pub(in crate::gateway) fn judge(
 }
 
 /// Whether `serverRequests` lets this through. `params` is JSON text.
-fn permitted(requests: &ServerRequests, asked: Asked, params: Option<&str>) -> bool {
+fn permitted(requests: ServerRequests, asked: Asked, params: Option<&str>) -> bool {
     match asked {
         Asked::Ping => true,
         Asked::Sampling => requests.sampling == Leave::Allow,
@@ -83,7 +83,7 @@ fn permitted(requests: &ServerRequests, asked: Asked, params: Option<&str>) -> b
 }
 
 /// The first request in `inputRequests` (2026-07-28) that is not permitted, by its method.
-pub(in crate::gateway) fn forbidden_input(requests: &ServerRequests, input_requests: &RawValue) -> Option<String> {
+pub(in crate::gateway) fn forbidden_input(requests: ServerRequests, input_requests: &RawValue) -> Option<String> {
     for (_, raw) in members(input_requests.get()).unwrap_or_default() {
         let all = members(raw.get()).unwrap_or_default();
         let text = |wanted: &str| all.iter().find(|(key, _)| key == wanted).map(|(_, raw)| raw.get());
@@ -109,11 +109,11 @@ mod tests {
     fn by_default_a_server_may_ask_for_forms_only() {
         let requests = ServerRequests::default();
 
-        assert!(permitted(&requests, Asked::Elicitation, Some(r#"{"message":"?"}"#)));
-        assert!(permitted(&requests, Asked::Elicitation, Some(r#"{"mode":"form"}"#)));
-        assert!(!permitted(&requests, Asked::Elicitation, Some(r#"{"mode":"url"}"#)));
-        assert!(!permitted(&requests, Asked::Sampling, None));
-        assert!(!permitted(&requests, Asked::Roots, None));
+        assert!(permitted(requests, Asked::Elicitation, Some(r#"{"message":"?"}"#)));
+        assert!(permitted(requests, Asked::Elicitation, Some(r#"{"mode":"form"}"#)));
+        assert!(!permitted(requests, Asked::Elicitation, Some(r#"{"mode":"url"}"#)));
+        assert!(!permitted(requests, Asked::Sampling, None));
+        assert!(!permitted(requests, Asked::Roots, None));
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         let form = raw(r#"{"a":{"method":"elicitation/create","params":{}}}"#);
         let sampling = raw(r#"{"a":{"method":"elicitation/create"},"b":{"method":"sampling/createMessage"}}"#);
 
-        assert_eq!(forbidden_input(&requests, &form), None);
-        assert_eq!(forbidden_input(&requests, &sampling).as_deref(), Some("sampling/createMessage"));
+        assert_eq!(forbidden_input(requests, &form), None);
+        assert_eq!(forbidden_input(requests, &sampling).as_deref(), Some("sampling/createMessage"));
     }
 }

@@ -66,11 +66,11 @@ impl State {
                 Err(_) if self.outcome.is_some() => return self.end(Outcome::Ok),
                 Err(_) => return Some(COMMENT),
                 Ok(None) => return self.end(if delivery.id.is_some() { Outcome::Unavailable } else { Outcome::Ok }),
-                Ok(Some(Err(error))) => return self.fail(error.into()),
+                Ok(Some(Err(error))) => return self.fail(&error.into()),
                 Ok(Some(Ok(event))) => match self.pass(event).await {
                     Ok(Some(bytes)) => return Some(bytes),
                     Ok(None) => {}
-                    Err(reject) => return self.fail(reject),
+                    Err(reject) => return self.fail(&reject),
                 },
             }
         }
@@ -86,7 +86,7 @@ impl State {
     }
 
     /// Ends the stream with an error for the request that it belongs to.
-    fn fail(&mut self, reject: Reject) -> Option<Bytes> {
+    fn fail(&mut self, reject: &Reject) -> Option<Bytes> {
         let mut delivery = self.delivery.take()?;
         let unanswered = self.outcome.is_none();
         tracing::warn!(
@@ -101,7 +101,7 @@ impl State {
             }
             sse::encode(&reject.body(Some(id), delivery.record.request_id()))
         });
-        delivery.record.refused(&reject);
+        delivery.record.refused(reject);
         delivery.record.finish(self.outcome.unwrap_or(reject.outcome));
         bytes
     }
@@ -126,10 +126,10 @@ impl State {
         if self.outcome.is_some() {
             return Ok(None); // Nothing follows an answer on its stream.
         }
-        self.from_server(event, &message).await
+        self.unprompted(event, &message).await
     }
 
-    async fn from_server(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
+    async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
         let (force, caller) = current(delivery);
         let fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
@@ -143,7 +143,7 @@ impl State {
         match fate {
             Fate::Pass => {
                 let clean = meta::strip_own(message.text());
-                Ok(Some(clean.map_or(event.raw.clone(), |text| sse::replace_data(&event, &text))))
+                Ok(Some(clean.map_or_else(|| event.raw.clone(), |text| sse::replace_data(&event, &text))))
             }
             Fate::Drop(why) => {
                 tracing::warn!(server = %delivery.endpoint.name, method = message.method, why, "a message from the server was dropped");

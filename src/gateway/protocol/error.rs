@@ -55,7 +55,7 @@ pub struct Reject {
     /// Members of `error.data` besides `requestId`.
     pub data: Vec<(&'static str, Value)>,
     /// One header of the response.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    pub header: Option<Box<(HeaderName, HeaderValue)>>,
     /// How audit and metrics count it.
     pub outcome: Outcome,
 }
@@ -76,7 +76,7 @@ impl Reject {
     /// With a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
