@@ -140,7 +140,7 @@ impl Exchange {
             return self.answer(caller, session, message).await;
         }
         let class = methods::from_client(&message.method, message.kind, era)
-            .ok_or_else(|| Reject::unknown_method(&message.method, era))?;
+            .ok_or_else(|| Reject::unknown_method(&message.method, message.kind, era))?;
         self.record.class(class);
         if class == Class::Initialize {
             self.endpoint.sessions.check_room(&caller)?;
