@@ -92,16 +92,21 @@ impl Envelope {
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
         json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
-        Self::look_into(&body, text)
+        let mut envelope = Self::look_into(text)?;
+        envelope.text = body;
+        Ok(envelope)
     }
 
     /// Parses one message from a server. The client is its last reader, so inner duplicates are not our concern.
     pub fn parse_trusting(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the message is not UTF-8".to_owned()))?;
-        Self::look_into(&body, text)
+        let mut envelope = Self::look_into(text)?;
+        envelope.text = body;
+        Ok(envelope)
     }
 
-    fn look_into(body: &Bytes, text: &str) -> Result<Self, Invalid> {
+    /// Finds everything; the text itself is put in by the caller.
+    fn look_into(text: &str) -> Result<Self, Invalid> {
         if text.trim_start().starts_with('[') {
             return Err(Invalid::Request("batches are not supported"));
         }
@@ -126,7 +131,7 @@ impl Envelope {
             message.method.map(string).transpose().map_err(|()| Invalid::Request("method must be a string"))?;
         let at = |raw: &RawValue| range_in(text, raw.get());
         let mut envelope = Self {
-            text: body.clone(),
+            text: Bytes::new(),
             kind,
             method: method.unwrap_or_default(),
             id: id.map(at),

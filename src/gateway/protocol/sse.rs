@@ -37,6 +37,7 @@ impl Decoder {
     }
 
     /// The next complete event, if there is one.
+    #[allow(clippy::should_implement_trait)] // No iterator: more may come after `None`.
     pub fn next(&mut self) -> Option<Result<Event, TooLarge>> {
         while let Some(offset) = self.buffer.get(self.scanned..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)) {
             let end = self.scanned + offset;
