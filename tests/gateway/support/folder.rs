@@ -28,10 +28,17 @@ impl Folder {
             },
         });
         let folder = Self { directory, overlay };
-        folder.write("gateway.yaml", &object("McpGateway", "default", &json!({
-            "url": "https://mcp.example.com/mcp",
-            "issuers": [{"name": "corp", "oidc": {"url": "https://login.example.com"}}],
-        })));
+        folder.write(
+            "gateway.yaml",
+            &object(
+                "McpGateway",
+                "default",
+                &json!({
+                    "url": "https://mcp.example.com/mcp",
+                    "issuers": [{"name": "corp", "oidc": {"url": "https://login.example.com"}}],
+                }),
+            ),
+        );
         folder
     }
 
@@ -141,10 +148,14 @@ pub fn everything() -> Value {
 /// An McpRole as YAML.
 pub fn role(name: &str, subject: &str, rules: &Value) -> String {
     let kind = if subject.contains('@') { "User" } else { "Group" };
-    object("McpRole", name, &json!({
-        "subjects": [{"kind": kind, "name": subject, "issuer": "corp"}],
-        "rules": rules,
-    }))
+    object(
+        "McpRole",
+        name,
+        &json!({
+            "subjects": [{"kind": kind, "name": subject, "issuer": "corp"}],
+            "rules": rules,
+        }),
+    )
 }
 
 /// One object as YAML; JSON is YAML.

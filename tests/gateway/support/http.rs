@@ -152,7 +152,8 @@ where
     let host = HeaderValue::from_str(authority.as_str()).expect("a host");
     request.headers_mut().insert(hyper::header::HOST, host);
     request.headers_mut().extend(headers);
-    let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer comes in time")?;
+    let response =
+        tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer comes in time")?;
     let (parts, body) = response.into_parts();
     Ok(Stream { status: parts.status.as_u16(), headers: parts.headers, body, seen: Vec::new(), given: 0 })
 }

@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::folder::Folder;
@@ -34,8 +35,8 @@ impl Process {
     }
 
     /// Waits for the end and gives the exit code.
-    pub fn ended(&mut self) -> Option<i32> {
-        let end = until("the process ends", || self.0.try_wait().expect("a child can be waited for"));
+    pub async fn ended(&mut self) -> Option<i32> {
+        let end = until("the process ends", || self.0.try_wait().expect("a child can be waited for")).await;
         end.code()
     }
 
@@ -60,21 +61,22 @@ impl Drop for Process {
 }
 
 /// Asks again and again until there is an answer; panics after a minute.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < end, "waited too long until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Path of a fixture server; `cargo test` builds examples beside the tests.
 pub fn fixture(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    let path = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join("examples").join(name);
+    let path =
+        test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join("examples").join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
     path
 }
@@ -113,11 +115,6 @@ impl Toolgate {
 
     /// Starts it with further flags.
     pub async fn start_with(folder: Folder, flags: &[&str]) -> Self {
-        // A child's start must not hold up the other tasks of the test.
-        tokio::task::block_in_place(|| Self::start_blocking(folder, flags))
-    }
-
-    fn start_blocking(folder: Folder, flags: &[&str]) -> Self {
         let scratch = TempDir::new().expect("a temporary folder");
         let log = std::fs::File::create(scratch.path().join("log")).expect("a log");
         let ready = scratch.path().join("ready.json");
@@ -131,7 +128,8 @@ impl Toolgate {
         let ready = until("the gateway is ready", || {
             assert!(!process.is_over(), "toolgate ended early:\n{}", text(&scratch.path().join("log")));
             serde_json::from_str(&text(&ready)).ok()
-        });
+        })
+        .await;
         Self { folder, process, ready, scratch }
     }
 
@@ -177,6 +175,6 @@ impl Toolgate {
 
     /// Waits for an audit record.
     pub async fn audited(&self, what: &str, found: impl Fn(&Value) -> bool) -> Value {
-        tokio::task::block_in_place(|| until(what, || self.audit().into_iter().find(&found)))
+        until(what, || self.audit().into_iter().find(&found)).await
     }
 }
