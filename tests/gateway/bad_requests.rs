@@ -183,7 +183,7 @@ async fn headers_that_disagree_with_the_body_are_refused() {
         "MCP-Protocol-Version",
     );
     case.post_with(|headers| drop(headers.remove("mcp-protocol-version")), body()).await.refused(400, -32020, "");
-    case.post_with(|headers| drop(headers.append("mcp-name", "ok".parse().unwrap())), body())
+    case.post_with(|headers| assert!(headers.append("mcp-name", "ok".parse().unwrap())), body())
         .await
         .refused(400, -32020, "repeated");
     let unknown = case.post_with(set("mcp-protocol-version", "2099-01-01"), body().replace(MODERN, "2099-01-01")).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Arrivals, Folder, Hostile, Toolgate, until};
+use crate::support::{Arrivals, Folder, Hostile, Toolgate};
 
 /// The hostile server over HTTP and over stdio, with ada's leave for everything.
 async fn both() -> (Hostile, Toolgate) {
@@ -177,13 +177,11 @@ async fn strange_lists_neither_break_the_gateway_nor_leak() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_ends_what_the_server_does_for_it() {
-    let (hostile, toolgate) = both().await;
+    let (_hostile, toolgate) = both().await;
     let ada = toolgate.modern("http", "ada");
     let meta = json!({"progressToken": 1});
     let drip = json!({"name": "drip", "arguments": {"ms": 20, "count": 100_000}, "_meta": meta});
     drop(ada.open("tools/call", drip).await);
     let record = toolgate.audited("the cancellation is recorded", |it| it["outcome"] == "cancelled").await;
     assert_eq!(record["target"], "drip");
-    drop(hostile);
-    until("the server's end does not end the gateway", || Some(())).await;
 }

@@ -15,6 +15,11 @@ mod support;
 
 mod bad_requests;
 mod bad_servers;
+mod clients;
+mod conformance;
+mod fidelity;
+mod lifecycle;
 mod must_hold;
+mod oauth;
 mod sessions;
 mod tokens;

@@ -126,13 +126,6 @@ impl Folder {
         self.role("everything", "engineering", &everything())
     }
 
-    /// An entry of the overlay.
-    pub fn overlay(mut self, pointer: &str, key: &str, value: Value) -> Self {
-        self.overlay.pointer_mut(pointer).expect("the overlay has this object")[key] = value;
-        self.write_overlay();
-        self
-    }
-
     /// Another McpGateway instead of the usual one.
     pub fn gateway(self, spec: &Value) -> Self {
         self.write("gateway.yaml", &object("McpGateway", "default", spec));

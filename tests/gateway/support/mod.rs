@@ -3,7 +3,9 @@
 pub mod client;
 pub mod folder;
 pub mod http;
+pub mod injector;
 pub mod process;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,7 @@ impl Arrivals {
 
     /// The bytes of each message so far, as text.
     pub fn messages(&self) -> Vec<String> {
-        let text = |entry: &Value| entry["line"].as_str().or(entry["body"].as_str()).map(str::to_owned);
+        let text = |entry: &Value| entry["line"].as_str().or_else(|| entry["body"].as_str()).map(str::to_owned);
         self.all().iter().filter_map(text).filter(|text| !text.is_empty()).collect()
     }
 
@@ -44,6 +46,7 @@ impl Arrivals {
 pub struct Hostile {
     pub server: Server,
     pub arrivals: Arrivals,
+    /// Where its recorded answers lie, by key.
     pub replay: PathBuf,
     _scratch: tempfile::TempDir,
 }
@@ -58,6 +61,11 @@ impl Hostile {
         let all = [&["--log", log_text, "--replay", replay_text], flags].concat();
         let server = Server::start("fixture-hostile", &all);
         Self { server, arrivals: Arrivals::at(&log), replay, _scratch: scratch }
+    }
+
+    /// Where it records what arrives.
+    pub fn log(&self) -> &Path {
+        &self.arrivals.0
     }
 
     /// A gateway in front of it, as server `h`, where ada may do everything.

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::folder::Folder;
 
 /// Longest time for a process to be ready or to end.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A child that is killed when the test is over.
 pub struct Process(Child);
@@ -22,10 +22,6 @@ impl Process {
     /// Starts a program.
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
     }
 
     /// Sends a signal by name.
@@ -160,6 +156,11 @@ impl Toolgate {
     /// A legacy client of a server, with a session.
     pub async fn legacy(&self, server: &str, identity: &str) -> Client {
         Client::legacy(&self.url(server), Some(&self.token(identity))).await
+    }
+
+    /// Where it said that it is ready.
+    pub fn ready_file(&self) -> PathBuf {
+        self.scratch.path().join("ready.json")
     }
 
     /// What the process printed so far.
