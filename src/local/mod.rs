@@ -3,9 +3,12 @@
 //! Owns folders of manifests, the overlay, and the wiring of one gateway to them. Policy is compiled and enforced by
 //! the same code as in a cluster: nothing of it is written here again.
 
+pub mod access;
 pub mod identity;
 pub mod manifests;
 pub mod output;
 pub mod overlay;
+pub mod registry;
 pub mod table;
 pub mod tokens;
+pub mod watch;
