@@ -56,7 +56,8 @@ impl Watch {
     /// Attaches anew. A watch follows the folder that it was made for, not the path: after `mv` or `git checkout`
     /// another folder may stand there. Nothing is lost in between, because whoever was woken reads afterwards.
     fn attach(&mut self) {
-        self.watcher = None;
+        // A bell of its own: what the old watch still has to say was read by whoever is woken now.
+        self.wake = Arc::new(Notify::new());
         let wake = Arc::clone(&self.wake);
         let handler = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !matters(&event)) {
@@ -70,7 +71,10 @@ impl Watch {
         });
         match attached {
             Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => tracing::debug!(%error, "no watch on the folder: reading it every second"),
+            Err(error) => {
+                self.watcher = None;
+                tracing::debug!(%error, "no watch on the folder: reading it every second");
+            }
         }
     }
 }
