@@ -8,6 +8,7 @@ pub mod identity;
 pub mod manifests;
 pub mod output;
 pub mod overlay;
+pub mod plan;
 pub mod registry;
 pub mod table;
 pub mod tokens;
