@@ -81,10 +81,8 @@ pub fn who(
     item: Item<'_>,
     now: Timestamp,
 ) -> BTreeMap<String, Access> {
-    let mut who: BTreeMap<String, Access> = identities
-        .iter()
-        .map(|(name, identity)| (name.clone(), access(policy, Some(identity), item, now)))
-        .collect();
+    let mut who: BTreeMap<String, Access> =
+        identities.iter().map(|(name, identity)| (name.clone(), access(policy, Some(identity), item, now))).collect();
     if policy.snapshot().anonymous.is_some() {
         who.insert(ANONYMOUS.to_owned(), access(policy, None, item, now));
     }

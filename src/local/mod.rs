@@ -4,12 +4,15 @@
 //! the same code as in a cluster: nothing of it is written here again.
 
 pub mod access;
+pub mod console;
 pub mod identity;
+mod laptop;
 pub mod manifests;
 pub mod output;
 pub mod overlay;
 pub mod plan;
 pub mod registry;
+pub mod run;
 pub mod table;
 pub mod tokens;
 pub mod watch;

@@ -20,8 +20,7 @@ use super::manifests::Problem;
 pub const FILE: &str = "toolgate.local.yaml";
 
 /// Claims that tokens get from elsewhere: an overlay cannot set them.
-const RESERVED_CLAIMS: [&str; 11] =
-    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "groups", "scope", "scp", "cnf"];
+const RESERVED_CLAIMS: [&str; 11] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "groups", "scope", "scp", "cnf"];
 
 /// Longest name of an identity, in bytes.
 const NAME_BYTES: usize = 63;

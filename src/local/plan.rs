@@ -155,7 +155,8 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
     match inputs.overlay.servers.get(name).map(|entry| &entry.launch) {
         Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone() })),
         Some(Launch::Command { command, env, directory }) => {
-            let directory = directory.as_ref().map_or_else(|| inputs.directory.into(), |own| inputs.directory.join(own));
+            let directory =
+                directory.as_ref().map_or_else(|| inputs.directory.into(), |own| inputs.directory.join(own));
             let declared = container.map_or(&[][..], |container| &container.env);
             let declared = declared.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
             let sessions = match container.map(crate::api::Container::sessions) {

@@ -40,6 +40,8 @@ struct Signer {
     private: EncodingKey,
     /// Base64url of the public key (RFC 8037 `x`).
     public: String,
+    /// The last token and its audiences.
+    minted: Option<(Vec<String>, String)>,
 }
 
 impl Mint {
@@ -73,17 +75,24 @@ impl Mint {
         }
     }
 
-    /// A token for each identity, by name, valid at every URL of `audiences`.
+    /// A token for each identity, by name, valid at every URL of `audiences`. While neither key nor audiences change
+    /// it is the same token.
     pub fn tokens(
-        &self,
+        &mut self,
         base: &str,
         audiences: &[String],
         now: Timestamp,
     ) -> Result<BTreeMap<String, String>, TokenError> {
-        let token = |(name, signer): (&String, &Signer)| {
-            Ok((name.clone(), signer.sign(base, audiences, now, self.lifetime)?))
-        };
-        self.signers.iter().map(token).collect()
+        let mut tokens = BTreeMap::new();
+        for (name, signer) in &mut self.signers {
+            let token = match &signer.minted {
+                Some((known, token)) if known == audiences => token.clone(),
+                _ => signer.sign(base, audiences, now, self.lifetime)?,
+            };
+            signer.minted = Some((audiences.to_owned(), token.clone()));
+            tokens.insert(name.clone(), token);
+        }
+        Ok(tokens)
     }
 }
 
@@ -93,7 +102,8 @@ impl Signer {
         let document = key.to_pkcs8().map_err(|_| TokenError::Key)?;
         let public = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
         let id = public.chars().take(12).collect();
-        Ok(Self { identity: identity.clone(), id, private: EncodingKey::from_ed_der(document.as_ref()), public })
+        let private = EncodingKey::from_ed_der(document.as_ref());
+        Ok(Self { identity: identity.clone(), id, private, public, minted: None })
     }
 
     /// RFC 8037.
@@ -101,13 +111,7 @@ impl Signer {
         json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.id, "x": self.public})
     }
 
-    fn sign(
-        &self,
-        base: &str,
-        audiences: &[String],
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> Result<String, TokenError> {
+    fn sign(&self, base: &str, audiences: &[String], now: Timestamp, lifetime: Duration) -> Result<String, TokenError> {
         let mut claims = self.identity.claims.clone();
         let now = now.as_second();
         let expires = now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
@@ -154,7 +158,7 @@ mod tests {
         mint
     }
 
-    fn token(mint: &Mint, name: &str) -> String {
+    fn token(mint: &mut Mint, name: &str) -> String {
         mint.tokens(BASE, &[format!("{BASE}/servers/files/mcp")], Timestamp::now()).unwrap()[name].clone()
     }
 
@@ -172,10 +176,10 @@ mod tests {
 
     #[test]
     fn a_token_verifies_against_the_issuer_beside_the_real_one() {
-        let mint = mint(&[("ada", identity("ada@example.com", "corp"))]);
+        let mut mint = mint(&[("ada", identity("ada@example.com", "corp"))]);
 
         let issuer = mint.issuer("corp", BASE);
-        let claims = verify(&token(&mint, "ada"), &issuer).expect("the token verifies");
+        let claims = verify(&token(&mut mint, "ada"), &issuer).expect("the token verifies");
 
         assert_eq!((issuer.name.as_str(), issuer.url.as_str()), ("corp", "http://127.0.0.1:8811/local-issuer/corp"));
         assert_eq!(claims["sub"], "ada@example.com");
@@ -186,12 +190,12 @@ mod tests {
 
     #[test]
     fn issuers_never_share_keys() {
-        let mint = mint(&[("ada", identity("ada", "corp")), ("bob", identity("bob", "partner"))]);
+        let mut mint = mint(&[("ada", identity("ada", "corp")), ("bob", identity("bob", "partner"))]);
 
         let forged = Issuer { keys: mint.issuer("partner", BASE).keys, ..mint.issuer("corp", BASE) };
 
-        assert!(verify(&token(&mint, "ada"), &mint.issuer("corp", BASE)).is_some());
-        assert!(verify(&token(&mint, "ada"), &forged).is_none());
+        assert!(verify(&token(&mut mint, "ada"), &mint.issuer("corp", BASE)).is_some());
+        assert!(verify(&token(&mut mint, "ada"), &forged).is_none());
     }
 
     #[test]
@@ -207,14 +211,28 @@ mod tests {
         assert!(verify(&old["ada"], &issuer).is_none(), "its groups changed");
         assert!(verify(&old["eve"], &issuer).is_none(), "it was removed");
         assert!(verify(&old["bob"], &issuer).is_some(), "nothing about it changed");
-        assert!(verify(&token(&mint, "ada"), &issuer).is_some());
+        assert!(verify(&token(&mut mint, "ada"), &issuer).is_some());
     }
 
     #[test]
     fn a_token_ends_with_its_lifetime() {
-        let mint = mint(&[("ada", identity("ada", "corp"))]);
+        let mut mint = mint(&[("ada", identity("ada", "corp"))]);
         let past = Timestamp::now() - jiff::SignedDuration::from_hours(2);
         let old = mint.tokens(BASE, &[format!("{BASE}/servers/files/mcp")], past).unwrap();
         assert!(verify(&old["ada"], &mint.issuer("corp", BASE)).is_none());
+    }
+
+    #[test]
+    fn a_token_is_minted_again_only_when_it_must_name_other_urls() {
+        let mut mint = mint(&[("ada", identity("ada", "corp"))]);
+        let mut mint_for = |urls: &[&str]| {
+            let urls: Vec<String> = urls.iter().map(|&url| url.to_owned()).collect();
+            mint.tokens(BASE, &urls, Timestamp::now()).unwrap()["ada"].clone()
+        };
+
+        let first = mint_for(&["http://a/"]);
+
+        assert_eq!(mint_for(&["http://a/"]), first);
+        assert_ne!(mint_for(&["http://a/", "http://b/"]), first);
     }
 }

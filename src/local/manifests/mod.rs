@@ -33,6 +33,16 @@ pub struct Problem {
     pub message: String,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{}:{}: {severity}: {}", self.file.display(), self.line, self.message)
+    }
+}
+
 impl Loader {
     /// Reads nothing yet.
     pub fn new(directory: &Path) -> Self {

@@ -220,14 +220,15 @@ fn an_identity_without_issuer_is_left_out_where_there_are_several() {
 #[test]
 fn actions_publish_replace_start_and_stop_and_otherwise_leave_alone() {
     let names = ["changed", "gone", "moved", "same"];
-    let with = |overlay: &str| {
-        names.iter().fold(Folder::default(), |folder, name| folder.stdio(name)).overlay(overlay)
-    };
-    let before = with("servers: {changed: {command: [a]}, gone: {command: [a]}, moved: {command: [a]}, same: {command: [a]}}\n");
+    let with = |overlay: &str| names.iter().fold(Folder::default(), |folder, name| folder.stdio(name)).overlay(overlay);
+    let before =
+        with("servers: {changed: {command: [a]}, gone: {command: [a]}, moved: {command: [a]}, same: {command: [a]}}\n");
     let (old, _) = before.plan(&Desired::default());
 
     let mut after = before.clone().stdio("new");
-    after = after.overlay("servers: {changed: {command: [a]}, moved: {command: [b]}, new: {command: [a]}, same: {command: [a]}}\n");
+    after = after.overlay(
+        "servers: {changed: {command: [a]}, moved: {command: [b]}, new: {command: [a]}, same: {command: [a]}}\n",
+    );
     let gone = ("default".to_owned(), "gone".to_owned());
     after.world.servers.remove(&gone);
     after.servers.remove(&gone);
