@@ -1,6 +1,7 @@
 //! What several kinds share: references, scalars, annotations, and the rule for URLs.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -75,4 +76,52 @@ pub struct ToolAnnotations {
     /// (true).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_world: Option<bool>,
+}
+
+/// What every object says of itself, whatever its kind.
+pub trait Object {
+    /// For example `McpRole`.
+    fn kind() -> String;
+    /// `metadata.namespace`; `default` where a manifest names none.
+    fn namespace(&self) -> &str;
+    /// `metadata.name`.
+    fn name(&self) -> &str;
+    /// `metadata.uid`, empty outside of a cluster.
+    fn uid(&self) -> &str;
+    /// `metadata.generation`, 0 outside of a cluster.
+    fn generation(&self) -> i64;
+    /// `metadata.creationTimestamp` as seconds since the epoch, unset outside of a cluster.
+    fn created(&self) -> Option<i64>;
+    /// `metadata.labels`.
+    fn labels(&self) -> BTreeMap<String, String>;
+}
+
+impl<K: kube::Resource<DynamicType = ()>> Object for K {
+    fn kind() -> String {
+        K::kind(&()).into_owned()
+    }
+
+    fn namespace(&self) -> &str {
+        self.meta().namespace.as_deref().unwrap_or("default")
+    }
+
+    fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+
+    fn uid(&self) -> &str {
+        self.meta().uid.as_deref().unwrap_or_default()
+    }
+
+    fn generation(&self) -> i64 {
+        self.meta().generation.unwrap_or_default()
+    }
+
+    fn created(&self) -> Option<i64> {
+        self.meta().creation_timestamp.as_ref().map(|time| time.0.as_second())
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.meta().labels.clone().unwrap_or_default()
+    }
 }

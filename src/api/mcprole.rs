@@ -95,8 +95,8 @@ pub enum SubjectKind {
 pub struct RoleRule {
     /// `Allow` or `Deny`. A rule that denies wins over all that allow, from whichever role.
     pub effect: Effect,
-    /// Globs over names of McpServers of this namespace: `*` stands for any characters, `?` for one, `[ab]` for one
-    /// of these, `{a,b}` for either. Example: `[github, "deploy-*"]`.
+    /// Globs over names of McpServers of this namespace: `*` stands for any characters, `?` for one, `{a,b}` for
+    /// either. Example: `[github, "deploy-*"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -186,7 +186,7 @@ pub struct ToolSelector {
     .message("below is about paths and cannot be combined with in, minimum or maximum"))]
 pub struct Argument {
     /// JSON pointer (RFC 6901) into the arguments. Example: `/environment`.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^/"))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = "^/"))]
     pub path: String,
     /// The value is one of these strings or integers. Example: `[development, staging]`.
     #[serde(default, rename = "in", skip_serializing_if = "Vec::is_empty")]

@@ -18,7 +18,7 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use common::{Reference, StringOrInteger, ToolAnnotations};
+pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};
 pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc};
 pub use mcprole::{
     Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
