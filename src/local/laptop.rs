@@ -174,10 +174,14 @@ impl<'g> Laptop<'g> {
                         Config::Stdio(config) => format!("starting {name}: {}", config.command.join(" ")),
                         Config::Http(config) => format!("reaching {name} at {}", config.url),
                     });
-                    self.gateway.put_server(&name, config).await;
-                    self.publish(&name, &old);
-                    self.offers.remove(&name);
-                    self.ask(&name, Duration::ZERO, questions);
+                    match self.gateway.put_server(&name, config).await {
+                        Ok(()) => {
+                            self.publish(&name, &old);
+                            self.offers.remove(&name);
+                            self.ask(&name, Duration::ZERO, questions);
+                        }
+                        Err(error) => self.refused(&name, &error, &old),
+                    }
                 }
                 Action::Remove(name) => {
                     self.gateway.remove_server(&name).await;
@@ -186,6 +190,16 @@ impl<'g> Laptop<'g> {
                 }
             }
         }
+    }
+
+    /// A configuration that can never work: what ran before goes on, and the next edit is tried again.
+    fn refused(&mut self, name: &str, error: &UpstreamError, old: &Desired) {
+        self.console.say(format!("{name}: {error}"));
+        match (old.servers.get(name), self.desired.servers.get_mut(name)) {
+            (Some(before), Some(server)) => server.config = before.config.clone(),
+            _ => self.offers.entry(name.to_owned()).or_default().catalogue = Some(Err(error.to_string())),
+        }
+        self.publish(name, old);
     }
 
     fn publish(&mut self, name: &str, old: &Desired) {
