@@ -260,7 +260,7 @@ fn respond(builder: http::response::Builder, body: Body) -> Response<Body> {
 
 /// The end of an exchange that is refused.
 pub(in crate::gateway) fn refuse(mut record: Recorder, reject: &Reject) -> Response<Body> {
-    let id = record.received().and_then(Envelope::id).or(reject.id.as_deref());
+    let id = record.received().and_then(|message| message.id()).or(reject.id.as_deref());
     let body = reject.body(id, record.request_id());
     record.refused(reject);
     record.sent(body.len());
