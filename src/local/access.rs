@@ -17,15 +17,19 @@ pub const LEGEND: &str =
     "* under conditions: some arguments, some times, or some claims    ~ at another time: a window is closed now";
 
 /// Whether someone may use something.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
 pub enum Access {
     /// It looks as if it did not exist.
+    #[serde(rename = "no")]
     No,
     /// At another time.
+    #[serde(rename = "not now")]
     NotNow,
     /// Under conditions on arguments, time or claims.
+    #[serde(rename = "if")]
     Sometimes,
     /// Always, with any arguments.
+    #[serde(rename = "yes")]
     Always,
 }
 
@@ -70,7 +74,8 @@ pub fn find<'a>(policy: &'a Policy, reference: &RuleRef) -> Option<&'a Rule> {
     role.rules.iter().find(|rule| rule.index == reference.index)
 }
 
-fn is_conditional(rule: &Rule) -> bool {
+/// Whether a rule has more to it than the things that it names.
+pub fn is_conditional(rule: &Rule) -> bool {
     !rule.arguments.is_empty() || rule.time_window.is_some() || rule.when.is_some()
 }
 

@@ -26,11 +26,11 @@ use super::table::Table;
 use super::tokens::{Mint, TokenError};
 
 /// Time for a server to say what it offers, its first download included.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// Time between two questions to a server that gave no answer; doubled after each.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest time between two such questions.
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
+const ASK_AGAIN_MAX: Duration = Duration::from_mins(1);
 
 /// Questions that are under way; at most one a server counts.
 pub(super) type Questions<'g> = FuturesUnordered<BoxFuture<'g, Answer>>;
@@ -335,10 +335,10 @@ impl<'g> Laptop<'g> {
                 Err(error) => format!("failed to write {}: {error}", file.display()),
             });
         }
-        if let Some(file) = &self.setting.ready_file {
-            if let Err(error) = output::write_private(file, &self.ready.to_json()) {
-                self.console.say(format!("failed to write {}: {error}", file.display()));
-            }
+        if let Some(file) = &self.setting.ready_file
+            && let Err(error) = output::write_private(file, &self.ready.to_json())
+        {
+            self.console.say(format!("failed to write {}: {error}", file.display()));
         }
     }
 }

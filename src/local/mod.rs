@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod console;
+pub mod explain;
 pub mod identity;
 mod laptop;
 pub mod manifests;

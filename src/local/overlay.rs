@@ -142,13 +142,13 @@ impl Overlay {
         if let Some(secrets) = raw.secrets {
             faults.push((line(&secrets), "`secrets` is not supported yet: give `env` to the server".to_owned()));
         }
-        let listen = raw.listen.and_then(|text| match text.value.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
+        let listen = raw.listen.and_then(|text| {
+            let address = text.value.parse().ok();
+            if address.is_none() {
                 let message = format!("listen: `{}` is not an address with a port, as in 127.0.0.1:8811", text.value);
                 faults.push((line(&text), message));
-                None
             }
+            address
         });
         let mut servers = BTreeMap::new();
         for (name, raw) in raw.servers {

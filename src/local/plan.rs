@@ -27,7 +27,7 @@ use super::tokens::Mint;
 pub struct Inputs<'a> {
     /// Policy's view of the manifests.
     pub world: &'a World,
-    /// The McpServers as written.
+    /// Every McpServer in force, as written.
     pub servers: &'a BTreeMap<Key, McpServer>,
     /// What this machine does differently.
     pub overlay: &'a Overlay,

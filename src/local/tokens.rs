@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn mint(list: &[(&str, Identity)]) -> Mint {
-        let mut mint = Mint::new(Duration::from_secs(3600));
+        let mut mint = Mint::new(Duration::from_hours(1));
         mint.renew(&identities(list)).unwrap();
         mint
     }

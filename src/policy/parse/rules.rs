@@ -10,7 +10,12 @@ use crate::policy::world::{ObjectRef, ServerRule};
 
 /// Every rule that is in force, whole or broadened.
 pub(super) fn parse(role: &McpRole, object: &ObjectRef, report: &mut Report) -> Vec<ServerRule> {
-    role.spec.rules.iter().enumerate().filter_map(|(index, rule)| Parser::new(object, index, rule, report).run()).collect()
+    role.spec
+        .rules
+        .iter()
+        .enumerate()
+        .filter_map(|(index, rule)| Parser::new(object, index, rule, report).run())
+        .collect()
 }
 
 /// Parses one rule and notes whether all of it was sound.
