@@ -221,10 +221,10 @@ pub struct TimeWindow {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub days: Vec<Day>,
     /// When it starts, `HH:MM`, inclusive. Example: `"09:00"`.
-    #[schemars(length(min = 5, max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    #[schemars(length(max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
     pub start: String,
     /// When it ends, `HH:MM`, exclusive. Before `start`: on the next day. Example: `"17:00"`.
-    #[schemars(length(min = 5, max = 5), regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"))]
+    #[schemars(length(max = 5), regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"))]
     pub end: String,
     /// IANA time zone. Example: `Europe/Berlin`.
     #[schemars(length(min = 1, max = 64))]

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod console;
+pub mod crds;
 pub mod explain;
 pub mod identity;
 mod laptop;
@@ -16,4 +17,5 @@ pub mod registry;
 pub mod run;
 pub mod table;
 pub mod tokens;
+pub mod validate;
 pub mod watch;

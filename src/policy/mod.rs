@@ -17,6 +17,8 @@ pub mod identity;
 pub mod load;
 #[cfg(feature = "operator")]
 pub mod parse;
+mod roles;
+mod rule;
 pub mod snapshot;
 mod truth;
 mod uri;
@@ -26,6 +28,7 @@ pub mod world;
 pub use check::{check_condition, check_folder, check_glob, check_pointer, check_time_zone, glob_matches};
 pub use compile::compile;
 pub use decide::{Call, Decision, Item, Reason, RuleRef, Verdict};
+pub use explain::{Explanation, Reach, RuleReport, allowing_roles, conditions, explain, reach};
 pub use identity::Identity;
 pub use load::{LoadError, Policy, SubjectView};
 pub use snapshot::Snapshot;
