@@ -12,7 +12,7 @@ use crate::policy;
 use super::overlay;
 
 /// Name of the issuer where the gateways name none.
-pub const LOCAL_ISSUER: &str = "local";
+pub const LOCAL_ISSUER: &str = policy::world::UNNAMED_ISSUER;
 
 /// Chooses the issuer of a caller among the names that the gateways trust.
 pub fn choose_issuer(wanted: Option<&str>, names: &BTreeSet<String>) -> Result<String, String> {

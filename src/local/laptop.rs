@@ -126,7 +126,7 @@ impl<'g> Laptop<'g> {
     pub(super) async fn reload(&mut self, questions: &Questions<'g>) -> Result<(), TokenError> {
         // Reading and compiling must not hold up calls that this thread could serve.
         let loaded = tokio::task::block_in_place(|| self.loader.load());
-        let Loaded { world, servers, mut problems } = match loaded {
+        let Loaded { world, servers, mut problems, .. } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 let message = format!("failed to read the folder: {error}; what is in force stays in force");

@@ -15,6 +15,7 @@ pub mod overlay;
 pub mod plan;
 pub mod registry;
 pub mod run;
+pub mod snapshot;
 pub mod table;
 pub mod tokens;
 pub mod validate;

@@ -16,11 +16,7 @@ use super::{Answer, Call, Caller, ExplainError, Matrix, MatrixRow, PatternOf, Qu
 type Policies = BTreeMap<String, Policy>;
 
 /// Answers a question about a world.
-pub(super) fn answer(
-    question: &Question,
-    world: &World,
-    overlay: &overlay::Overlay,
-) -> Result<Answer, ExplainError> {
+pub(super) fn answer(question: &Question, world: &World, overlay: &overlay::Overlay) -> Result<Answer, ExplainError> {
     let policies = policies(world, question)?;
     let issuers = policies.values().flat_map(|policy| plan::issuer_names(policy.snapshot())).collect();
     let Some(name) = &question.who else {
@@ -134,14 +130,14 @@ fn everything(question: &Question, policies: &Policies, identity: &Identity, who
         for tool in &policy.snapshot().tools {
             let item = Item::Tool(&tool.name);
             let explanation = explain(policy, Some(identity), &policy::Call { item, arguments: None }, question.at);
-            let rules: Vec<RuleOf> = explanation.rules.iter().map(rule_of).collect();
+            let reports: Vec<RuleOf> = explanation.rules.iter().map(rule_of).collect();
             tools.push(ToolOf {
                 server: server.clone(),
                 tool: tool.name.clone(),
                 exposed_name: tool.exposed_name.clone().filter(|exposed| *exposed != tool.name),
                 access: access::access(policy, Some(identity), item, question.at),
-                reason: rules.is_empty().then(|| reason(&explanation.decision.reason)),
-                rules,
+                reason: reports.is_empty().then(|| reason(&explanation.decision.reason)),
+                rules: reports,
             });
         }
         others.extend(patterns(server, policy, identity));
@@ -158,7 +154,8 @@ fn patterns(server: &str, policy: &Policy, identity: &Identity) -> Vec<PatternOf
     for role in policy.snapshot().roles.iter().filter(|role| held.iter().any(|name| **name == *role.name)) {
         for rule in &role.rules {
             let kinds = [("prompt", &rule.prompts), ("resource", &rule.resources)];
-            for (kind, pattern) in kinds.into_iter().flat_map(|(kind, list)| list.iter().map(move |glob| (kind, glob))) {
+            for (kind, pattern) in kinds.into_iter().flat_map(|(kind, list)| list.iter().map(move |glob| (kind, glob)))
+            {
                 patterns.push(PatternOf {
                     server: server.to_owned(),
                     kind,
@@ -237,14 +234,15 @@ fn roles(policies: &Policies, identity: &Identity) -> Vec<RoleOf> {
         let held = policy.subject(Some(identity)).roles;
         let is_held = |name: &str| held.iter().any(|role| **role == *name);
         for role in policy.snapshot().roles.iter().filter(|role| is_held(&role.name)) {
-            let direct = role.subjects.iter().filter(|subject| names_caller(policy.snapshot(), role, subject, identity));
+            let direct =
+                role.subjects.iter().filter(|subject| names_caller(policy.snapshot(), role, subject, identity));
             let inherited = policy.snapshot().roles.iter().filter(|heir| is_held(&heir.name));
             let inherited = inherited.filter(|heir| heir.inherits.contains(&role.name));
             found.extend(direct.map(|subject| RoleOf { role: role.name.clone(), because: describe(subject) }));
-            found.extend(inherited.map(|heir| RoleOf {
-                role: role.name.clone(),
-                because: format!("inherited by {}", heir.name),
-            }));
+            found.extend(
+                inherited
+                    .map(|heir| RoleOf { role: role.name.clone(), because: format!("inherited by {}", heir.name) }),
+            );
         }
     }
     found.into_iter().collect()

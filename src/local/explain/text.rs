@@ -7,7 +7,8 @@ use super::super::table::Table;
 use super::{Call, Caller, Matrix, RoleOf, RuleOf, Who};
 
 /// What the words of a matrix mean.
-const MATRIX_LEGEND: &str = "yes: always    if: under conditions    not now: a time window is closed    -: looks as if it did not exist";
+const MATRIX_LEGEND: &str =
+    "yes: always    if: under conditions    not now: a time window is closed    -: looks as if it did not exist";
 
 pub(super) fn matrix(matrix: &Matrix) -> String {
     let titles = ["SERVER", "TOOL"].map(str::to_owned).into_iter().chain(matrix.identities.iter().cloned());
