@@ -70,14 +70,11 @@ impl Force {
             snapshot.tools.iter().map(|tool| tool.name.as_str()),
             snapshot.roles.iter().map(|role| role.name.as_str()),
         );
-        let kept = before.filter(|before| {
-            let old = before.policy.snapshot();
-            old.issuers == snapshot.issuers && old.urls == snapshot.urls
-        });
-        let authenticator = kept.map_or_else(
-            || Arc::new(Authenticator::new(&snapshot.issuers, &snapshot.urls, fetcher.clone())),
-            |before| before.authenticator.clone(),
-        );
+        let authenticator = before
+            .map(|before| &before.authenticator)
+            .filter(|authenticator| authenticator.serves(&snapshot.issuers, &snapshot.urls))
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Authenticator::new(&snapshot.issuers, &snapshot.urls, fetcher.clone())));
         let mut scopes: Vec<String> = snapshot
             .roles
             .iter()

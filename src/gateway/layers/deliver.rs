@@ -103,6 +103,18 @@ impl Delivery {
         }
     }
 
+    /// The policy in force now, and the caller's view of it: an answer may outlive several.
+    pub(in crate::gateway) fn current(&self) -> (Arc<Force>, Caller) {
+        let Some(force) = self.endpoint.force.load_full() else { return (self.force.clone(), self.caller.clone()) };
+        let mut caller = self.caller.clone();
+        caller.view = match (&caller.verified, &force.anonymous) {
+            (Some(verified), _) => force.view(verified),
+            (None, Some(view)) => view.clone(),
+            (None, None) => Arc::new(force.policy.subject(None)), // Without a role: nothing is visible.
+        };
+        (force, caller)
+    }
+
     fn check_status(&self, status: StatusCode) -> Result<(), Reject> {
         match status {
             // The challenge of a server would send the client to a foreign login.
@@ -151,8 +163,8 @@ impl Delivery {
         match purpose {
             Purpose::Initialize | Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
             Purpose::List(list) => {
-                let force = self.endpoint.force.load_full().unwrap_or_else(|| self.force.clone());
-                let filtered = filter(*list, result, &force, &self.caller).map_err(|_| garbage("it holds no list"))?;
+                let (force, caller) = self.current();
+                let filtered = filter(*list, result, &force, &caller).map_err(|_| garbage("it holds no list"))?;
                 let text = filtered.map(|filtered| splice(message.text(), &[(range, filtered)]));
                 let text = text.as_deref().unwrap_or_else(|| message.text());
                 let bytes = match meta::strip_own(text) {
@@ -248,7 +260,7 @@ fn respond(builder: http::response::Builder, body: Body) -> Response<Body> {
 
 /// The end of an exchange that is refused.
 pub(in crate::gateway) fn refuse(mut record: Recorder, reject: &Reject) -> Response<Body> {
-    let id = record.received().and_then(Envelope::id).or(reject.id.as_deref());
+    let id = record.received().and_then(|message| message.id()).or(reject.id.as_deref());
     let body = reject.body(id, record.request_id());
     record.refused(reject);
     record.sent(body.len());

@@ -173,7 +173,7 @@ impl Recorder {
             rule_index: self.rule.as_ref().map(|rule| rule.index),
             decision: self.decision,
             reason: self.reason.as_deref(),
-            arguments: self.message.as_ref().and_then(Envelope::arguments),
+            arguments: self.message.as_ref().and_then(|message| message.arguments()),
             outcome,
             error_code: self.error_code,
             http_status: self.status,

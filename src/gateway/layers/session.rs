@@ -2,7 +2,7 @@
 //!
 //! The upstream's id stays here. A session of another caller looks like one that does not exist.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use crate::gateway::layers::deliver::Purpose;
 use crate::gateway::limits;
 use crate::gateway::protocol::error::Reject;
 
-/// Requests from the server, and unanswered requests from the client, that one session may have.
+/// Requests from the server, and unanswered requests from the client, that one session remembers: the latest.
 const PENDING: usize = 64;
 
 /// One session.
@@ -25,43 +25,42 @@ pub(in crate::gateway) struct Session {
     caller: Option<Arc<str>>,
     used: Mutex<Instant>,
     /// Ids (JSON text) of requests from the server that its client has not answered.
-    asked: Mutex<Vec<String>>,
+    asked: Mutex<VecDeque<String>>,
     /// Requests whose answer may still come on another stream, by id (JSON text).
-    unanswered: Mutex<HashMap<String, Purpose>>,
+    unanswered: Mutex<VecDeque<(String, Purpose)>>,
 }
 
 impl Session {
-    /// Remembers a request from the server. `false` if there are too many.
-    pub(in crate::gateway) fn ask(&self, id: &str) -> bool {
-        let mut asked = self.asked.lock();
-        let room = asked.len() < PENDING;
-        if room && !asked.iter().any(|known| known == id) {
-            asked.push(id.to_owned());
-        }
-        room
+    /// Remembers a request from the server.
+    pub(in crate::gateway) fn ask(&self, id: &str) {
+        remember(&mut self.asked.lock(), id.to_owned());
     }
 
     /// Whether the server asked this; it is answered once.
     pub(in crate::gateway) fn answered(&self, id: &str) -> bool {
         let mut asked = self.asked.lock();
         let found = asked.iter().position(|known| known == id);
-        found.map(|at| asked.swap_remove(at)).is_some()
+        found.and_then(|at| asked.remove(at)).is_some()
     }
 
-    /// Remembers a request whose stream may end before its answer came. `false` if there are too many.
-    pub(in crate::gateway) fn await_answer(&self, id: &str, purpose: Purpose) -> bool {
-        let mut unanswered = self.unanswered.lock();
-        let room = unanswered.len() < PENDING;
-        if room {
-            unanswered.insert(id.to_owned(), purpose);
-        }
-        room
+    /// Remembers a request whose stream may end before its answer came.
+    pub(in crate::gateway) fn await_answer(&self, id: &str, purpose: Purpose) {
+        remember(&mut self.unanswered.lock(), (id.to_owned(), purpose));
     }
 
     /// What a late answer is for; `None` for an answer that nobody waits for.
     pub(in crate::gateway) fn take_purpose(&self, id: &str) -> Option<Purpose> {
-        self.unanswered.lock().remove(id)
+        let mut unanswered = self.unanswered.lock();
+        let found = unanswered.iter().position(|(known, _)| known == id)?;
+        unanswered.remove(found).map(|(_, purpose)| purpose)
     }
+}
+
+fn remember<T>(latest: &mut VecDeque<T>, item: T) {
+    if latest.len() >= PENDING {
+        latest.pop_front();
+    }
+    latest.push_back(item);
 }
 
 /// The sessions of one server.

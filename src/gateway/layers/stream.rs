@@ -1,7 +1,6 @@
 //! An answer that is a stream: each complete message is judged by itself; comments and event ids pass as they are.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -11,7 +10,6 @@ use super::deliver::{Delivery, Purpose, same_id};
 use super::forward;
 use super::from_server::{self, Fate};
 use crate::gateway::audit::Outcome;
-use crate::gateway::endpoint::{Caller, Force};
 use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::error::Reject;
@@ -34,7 +32,7 @@ struct State {
 pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
     if let (Some(session), Some(id)) = (&delivery.session, &delivery.id) {
         // The stream may end before its answer comes; the client then asks for the rest on another one.
-        let _ = session.await_answer(id, delivery.purpose.clone());
+        session.await_answer(id, delivery.purpose.clone());
     }
     let until = delivery.caller.expires_in().map(|left| Instant::now() + left);
     let state = State { delivery: Some(delivery), upstream, until, outcome: None };
@@ -131,7 +129,7 @@ impl State {
 
     async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
-        let (force, caller) = current(delivery);
+        let (force, caller) = delivery.current();
         let fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
         if message.kind == Kind::Request {
             let refused = match &fate {
@@ -160,20 +158,6 @@ impl State {
             }
         }
     }
-}
-
-/// The policy in force now, and the caller's view of it: a stream may outlive several.
-fn current(delivery: &Delivery) -> (Arc<Force>, Caller) {
-    let Some(force) = delivery.endpoint.force.load_full() else {
-        return (delivery.force.clone(), delivery.caller.clone());
-    };
-    let mut caller = delivery.caller.clone();
-    caller.view = match (&caller.verified, &force.anonymous) {
-        (Some(verified), _) => force.view(verified),
-        (None, Some(view)) => view.clone(),
-        (None, None) => Arc::new(force.policy.subject(None)), // Without a role: nothing is visible.
-    };
-    (force, caller)
 }
 
 /// What an answer on this stream is for, and whether it answers the stream's own request.
