@@ -62,12 +62,12 @@ pub struct DeclaredRole {
     pub input: Input,
 }
 
-/// A rule and the servers that it is about: the union of both lists.
+/// A rule and the servers that it is about: the union of both lists. A rule with neither is about no server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerRule {
     /// Globs over McpServer names.
     pub servers: Vec<String>,
-    /// Labels that an McpServer must all have.
+    /// Labels that an McpServer must all have; an empty map selects every server.
     pub server_selector: Option<BTreeMap<String, String>>,
     /// The rule.
     pub rule: Rule,
