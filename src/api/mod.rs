@@ -21,7 +21,8 @@ mod tests;
 pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};
 pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc};
 pub use mcprole::{
-    Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow, ToolSelector,
+    Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
+    ToolSelector,
 };
 pub use mcpserver::{
     Container, Elicitation, EnvVar, Leave, McpServer, McpServerSpec, Registration, Remote, ServerRequests, Sessions,

@@ -17,7 +17,6 @@
 
 mod advice;
 mod argument;
-mod checks;
 mod cycles;
 mod gateways;
 mod roles;
@@ -119,12 +118,7 @@ fn server(object: &McpServer) -> Server {
 
 /// A namespace without any McpGateway is a small beginning, not a dangling reference, as long as nothing but the
 /// default is meant.
-fn check_gateway(
-    key: &Key,
-    server: &Server,
-    gateways: &BTreeMap<Key, super::world::Gateway>,
-    report: &mut Report,
-) {
+fn check_gateway(key: &Key, server: &Server, gateways: &BTreeMap<Key, super::world::Gateway>, report: &mut Report) {
     let (namespace, name) = key;
     let names: Vec<&str> = in_namespace(gateways, namespace).map(|(name, _)| name).collect();
     if names.contains(&server.gateway.as_str()) || (names.is_empty() && server.gateway == "default") {
@@ -154,14 +148,7 @@ impl Report {
         self.add(object, pointer.into(), Severity::Warning, reason, message);
     }
 
-    fn add(
-        &mut self,
-        object: &ObjectRef,
-        pointer: String,
-        severity: Severity,
-        reason: &'static str,
-        message: String,
-    ) {
+    fn add(&mut self, object: &ObjectRef, pointer: String, severity: Severity, reason: &'static str, message: String) {
         self.findings.push(Finding { object: object.clone(), pointer, severity, reason, message });
     }
 }

@@ -126,9 +126,8 @@ impl Loader {
             _ => None,
         });
         let servers = servers.map(|server| (key(&server), server)).collect();
-        problems.sort_by(|a, b| {
-            (&a.file, a.line, b.severity, &a.message).cmp(&(&b.file, b.line, a.severity, &b.message))
-        });
+        problems
+            .sort_by(|a, b| (&a.file, a.line, b.severity, &a.message).cmp(&(&b.file, b.line, a.severity, &b.message)));
         problems.dedup();
         Loaded { world, servers, problems, objects }
     }
@@ -140,9 +139,8 @@ impl Loader {
             let before = self.files.remove(&path);
             let had_objects = before.as_ref().is_some_and(|objects| !objects.is_empty());
             let read = match content {
-                Content::Text(text) => yaml::read(&text).map_err(|error| {
-                    (error.line, format!("not valid YAML, none of it is read: {}", error.message))
-                }),
+                Content::Text(text) => yaml::read(&text)
+                    .map_err(|error| (error.line, format!("not valid YAML, none of it is read: {}", error.message))),
                 // What an editor has written so far, more often than a wish.
                 Content::Empty | Content::Foreign if had_objects => {
                     Err((0, "holds no Toolgate object any more: delete the file to remove its objects".to_owned()))
@@ -224,7 +222,8 @@ impl Loader {
                 break;
             }
             let old = |name: &ObjectRef| self.good.get(name).filter(|_| replaced.contains(name)).cloned();
-            chosen = written.iter().map(|(name, new)| (name.clone(), old(name).unwrap_or_else(|| new.clone()))).collect();
+            chosen =
+                written.iter().map(|(name, new)| (name.clone(), old(name).unwrap_or_else(|| new.clone()))).collect();
             (world, last_findings) = judge_together(&chosen);
             let before = replaced.len();
             let still: BTreeSet<&ObjectRef> = broken(&last_findings).collect();

@@ -99,10 +99,8 @@ pub(super) fn judge(schemas: &Schemas, node: &Node) -> Outcome {
         _ => {}
     }
     if !known {
-        let hint = nearest(kind, &kinds).map_or_else(
-            || format!("there are {}", kinds.join(", ")),
-            |name| format!("did you mean `{name}`?"),
-        );
+        let hint = nearest(kind, &kinds)
+            .map_or_else(|| format!("there are {}", kinds.join(", ")), |name| format!("did you mean `{name}`?"));
         return Outcome::Broken(None, vec![fault("/kind", format!("kind `{}` is unknown: {hint}", short(kind)))]);
     }
     let value = node.value();

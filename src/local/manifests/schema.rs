@@ -90,8 +90,10 @@ impl Schemas {
 
 /// The schema of a kind, and what every object has beside its spec.
 fn whole(schema: &Value) -> Value {
-    let name = json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"});
-    let namespace = json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"});
+    let name =
+        json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"});
+    let namespace =
+        json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"});
     let any = json!({"x-kubernetes-preserve-unknown-fields": true});
     let mut metadata = json!({
         "name": name, "namespace": namespace,

@@ -45,16 +45,17 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, SyntaxError> {
         strict_booleans: true,
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: 250_000, max_documents: 1_024, max_aliases: 1_000 },
     };
-    let documents: Vec<Spanned<Content>> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| line(&location));
-        let message = error.without_snippet().to_string();
-        let message = if message.starts_with("budget breached") {
-            format!("too large, or nested deeper than {MAX_DEPTH} levels: split it ({message})")
-        } else {
-            message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-        };
-        SyntaxError { line, message }
-    })?;
+    let documents: Vec<Spanned<Content>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+            let line = error.location().map_or(0, |location| line(&location));
+            let message = error.without_snippet().to_string();
+            let message = if message.starts_with("budget breached") {
+                format!("too large, or nested deeper than {MAX_DEPTH} levels: split it ({message})")
+            } else {
+                message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+            };
+            SyntaxError { line, message }
+        })?;
     Ok(documents.into_iter().map(Node::from).collect())
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checks::glob_matches;
 use super::{Report, in_namespace};
+use crate::policy::check::glob_matches;
 use crate::policy::snapshot::{Effect, Registration, Subject};
 use crate::policy::world::{ObjectRef, Server, ServerRule, UNNAMED_ISSUER, World};
 
@@ -93,8 +93,9 @@ fn unmatched_tools(
         return;
     }
     for (position, text) in rule.rule.tools.iter().enumerate() {
-        let matched = in_namespace(&world.tools, &object.namespace)
-            .any(|(_, declared)| servers.contains_key(declared.server.as_str()) && glob_matches(text, &declared.tool.name));
+        let matched = in_namespace(&world.tools, &object.namespace).any(|(_, declared)| {
+            servers.contains_key(declared.server.as_str()) && glob_matches(text, &declared.tool.name)
+        });
         if !matched {
             let message = format!(
                 "`{text}` matches no declared tool of these servers: correct it, or declare the tool with an McpTool"

@@ -2,15 +2,20 @@
 
 use jiff::civil::Time;
 
-use super::checks::{check_condition, check_glob, check_time_zone};
 use super::{Report, argument};
 use crate::api::{self, McpRole, RoleRule};
+use crate::policy::check::{check_condition, check_glob, check_time_zone};
 use crate::policy::snapshot::{Effect, Rule, TimeWindow, ToolSelector};
 use crate::policy::world::{ObjectRef, ServerRule};
 
 /// Every rule that is in force, whole or broadened.
 pub(super) fn parse(role: &McpRole, object: &ObjectRef, report: &mut Report) -> Vec<ServerRule> {
-    role.spec.rules.iter().enumerate().filter_map(|(index, rule)| Parser::new(object, index, rule, report).run()).collect()
+    role.spec
+        .rules
+        .iter()
+        .enumerate()
+        .filter_map(|(index, rule)| Parser::new(object, index, rule, report).run())
+        .collect()
 }
 
 /// Parses one rule and notes whether all of it was sound.
