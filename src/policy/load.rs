@@ -152,6 +152,7 @@ impl Policy {
         bound("roles", snapshot.roles.len(), ROLES)?;
         bound("tools", snapshot.tools.len(), TOOLS)?;
         bound("rules", snapshot.roles.iter().map(|role| role.rules.len()).sum(), RULES)?;
+        // Names may repeat: on a laptop the minted tokens come from one more issuer beside each real one.
         index("issuer URL", snapshot.issuers.iter().map(|issuer| issuer.url.as_str()))?;
         let by_name = index("tool", snapshot.tools.iter().map(|tool| tool.name.as_str()))?;
         let by_exposed_name = index("exposed tool", snapshot.tools.iter().map(exposed_name))?;
