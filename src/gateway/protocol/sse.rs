@@ -36,8 +36,31 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete event, if there is one.
-    pub fn next(&mut self) -> Option<Result<Event, TooLarge>> {
+    /// The last event, after the stream has ended. A carriage return may have waited for its line feed; anything else
+    /// that is left is an event that was cut.
+    pub fn finish(mut self) -> Result<Option<Event>, Truncated> {
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let blank = self.buffer.len() == self.line + 1 && self.buffer.last() == Some(&b'\r');
+        if !blank {
+            return Err(Truncated);
+        }
+        let raw = self.buffer.split().freeze();
+        let data = data_of(&raw);
+        Ok(Some(Event { raw, data }))
+    }
+
+    fn check_size(&self) -> Option<Result<Event, TooLarge>> {
+        (self.buffer.len() > self.limit).then_some(Err(TooLarge))
+    }
+}
+
+/// Complete events. `None` is no end: more may come with the next bytes.
+impl Iterator for Decoder {
+    type Item = Result<Event, TooLarge>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         while let Some(offset) = self.buffer.get(self.scanned..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)) {
             let end = self.scanned + offset;
             let mut after = end + 1;
@@ -65,25 +88,6 @@ impl Decoder {
         }
         self.scanned = self.buffer.len();
         self.check_size()
-    }
-
-    /// The last event, after the stream has ended. A carriage return may have waited for its line feed; anything else
-    /// that is left is an event that was cut.
-    pub fn finish(mut self) -> Result<Option<Event>, Truncated> {
-        if self.buffer.is_empty() {
-            return Ok(None);
-        }
-        let blank = self.buffer.len() == self.line + 1 && self.buffer.last() == Some(&b'\r');
-        if !blank {
-            return Err(Truncated);
-        }
-        let raw = self.buffer.split().freeze();
-        let data = data_of(&raw);
-        Ok(Some(Event { raw, data }))
-    }
-
-    fn check_size(&self) -> Option<Result<Event, TooLarge>> {
-        (self.buffer.len() > self.limit).then_some(Err(TooLarge))
     }
 }
 
@@ -148,7 +152,7 @@ mod tests {
         let mut found = Vec::new();
         for chunk in chunks {
             decoder.push(chunk);
-            while let Some(event) = decoder.next() {
+            for event in decoder.by_ref() {
                 let event = event.unwrap();
                 found.push((event.raw.to_vec(), event.data.map(|data| data.to_vec())));
             }

@@ -299,7 +299,7 @@ impl Pool {
         let room = self.room().await?;
         let process = Process::spawn(&self.config).map_err(|error| {
             let program = self.config.command.first().map_or("", String::as_str);
-            let why = format!("{program:?} cannot be started in {:?}: {error}", self.config.directory);
+            let why = format!("{program} cannot be started in {}: {error}", self.config.directory.display());
             tracing::warn!(server = %self.name, why, "the server cannot be started");
             self.failures.lock().failed(key.clone(), Duration::ZERO, Instant::now(), why.clone());
             UpstreamError::Unreachable(why)

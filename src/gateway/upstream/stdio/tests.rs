@@ -12,8 +12,8 @@ use super::*;
 const BOUNDS: Bounds = Bounds {
     children: 3,
     sessions: 8,
-    child_idle: Duration::from_secs(600),
-    session_idle: Duration::from_secs(600),
+    child_idle: Duration::from_mins(10),
+    session_idle: Duration::from_mins(10),
     start: Duration::from_secs(20),
     probe: Duration::from_secs(10),
     idle: Duration::from_secs(20),

@@ -227,7 +227,7 @@ async fn a_modern_client_of_a_legacy_server_is_told_to_initialize() {
         for _ in 0..2 {
             assert!(matches!(client.call("echo", json!({})).await, Err(UpstreamError::LegacyOnly)), "{flags:?}");
         }
-        assert_eq!(Client::new(&upstream, "a").call("echo", json!({})).await.unwrap()["pid"].is_i64(), true);
+        assert!(Client::new(&upstream, "a").pid().await > 0);
     }
 }
 
