@@ -65,15 +65,15 @@ const UNKNOWN_METHOD: i64 = -32601;
 /// otherwise as [`Upstream::send`] does.
 pub async fn ask(upstream: &Upstream) -> Result<Catalogue, UpstreamError> {
     let mut talk = Talk::new(upstream, Era::Legacy);
-    let refusal = match talk.initialize().await {
-        Ok(greeting) => {
-            let found = talk.read(&greeting).await;
-            talk.end().await;
-            return found;
-        }
-        Err(Failure::Refused { why, .. }) => why,
-        Err(Failure::Upstream(UpstreamError::Garbage(why))) => why,
-        Err(Failure::Upstream(error)) => return Err(error),
+    let found = match talk.initialize().await {
+        Ok(greeting) => talk.read(&greeting).await.map_err(Failure::Lists),
+        Err(failure) => Err(failure),
+    };
+    talk.end().await;
+    let refusal = match found {
+        Ok(found) => return Ok(found),
+        Err(Failure::Refused { why, .. } | Failure::Upstream(UpstreamError::Garbage(why))) => why,
+        Err(Failure::Upstream(error) | Failure::Lists(error)) => return Err(error),
     };
     let mut talk = Talk::new(upstream, Era::Modern);
     match talk.request("server/discover", Map::new()).await {
@@ -81,7 +81,7 @@ pub async fn ask(upstream: &Upstream) -> Result<Catalogue, UpstreamError> {
         Err(Failure::Refused { .. } | Failure::Upstream(UpstreamError::LegacyOnly | UpstreamError::Garbage(_))) => {
             Err(UpstreamError::Garbage(format!("it refused initialize: {refusal}")))
         }
-        Err(Failure::Upstream(error)) => Err(error),
+        Err(Failure::Upstream(error) | Failure::Lists(error)) => Err(error),
     }
 }
 
@@ -101,6 +101,8 @@ enum Failure {
     Refused { code: Option<i64>, why: String },
     /// There is no answer.
     Upstream(UpstreamError),
+    /// It spoke this era, but its lists failed.
+    Lists(UpstreamError),
 }
 
 impl From<UpstreamError> for Failure {
@@ -129,11 +131,11 @@ impl<'a> Talk<'a> {
     /// Reads all lists that the greeting announces.
     async fn read(&mut self, greeting: &Value) -> Result<Catalogue, UpstreamError> {
         let info = match self.era {
-            Era::Legacy => &greeting["serverInfo"],
-            Era::Modern => &greeting["_meta"]["io.modelcontextprotocol/serverInfo"],
+            Era::Legacy => at(greeting, "serverInfo"),
+            Era::Modern => at(at(greeting, "_meta"), "io.modelcontextprotocol/serverInfo"),
         };
-        let text = |key: &str| info[key].as_str().map(ToOwned::to_owned);
-        let has = |list: &str| greeting["capabilities"][list].is_object();
+        let text = |key: &str| at(info, key).as_str().map(ToOwned::to_owned);
+        let has = |list: &str| at(at(greeting, "capabilities"), list).is_object();
         let mut found = Catalogue {
             name: text("name"),
             version: text("version"),
@@ -162,14 +164,15 @@ impl<'a> Talk<'a> {
                 // Servers announce resources without knowing templates.
                 Err(Failure::Refused { code: Some(UNKNOWN_METHOD), .. }) => return Ok(found),
                 Err(Failure::Refused { why, .. }) => return Err(garbage(&format!("{method} failed: {why}"))),
-                Err(Failure::Upstream(error)) => return Err(error),
+                Err(Failure::Upstream(error) | Failure::Lists(error)) => return Err(error),
             };
-            let entries = page[member].as_array().ok_or_else(|| garbage(&format!("{method} has no {member:?}")))?;
+            let entries =
+                at(&page, member).as_array().ok_or_else(|| garbage(&format!("{method} has no {member:?}")))?;
             for entry in entries {
-                let Some(name) = entry[key].as_str() else {
+                let Some(name) = at(entry, key).as_str() else {
                     return Err(garbage(&format!("an entry of {method} has no {key:?}")));
                 };
-                let description = entry["description"].as_str().map(ToOwned::to_owned);
+                let description = at(entry, "description").as_str().map(ToOwned::to_owned);
                 found.push(Listed { name: name.to_owned(), description });
             }
             if found.len() > ENTRIES {
@@ -238,14 +241,14 @@ impl<'a> Talk<'a> {
             return Err(UpstreamError::TooLarge(BYTES).into());
         }
         let mut message: Value = serde_json::from_slice(text).map_err(|error| garbage(&error.to_string()))?;
-        if let error @ Value::Object(_) = &message["error"] {
+        if let error @ Value::Object(_) = at(&message, "error") {
             // An error may have no id, if the server could not read it.
-            let code = error["code"].as_i64();
-            let text: String = error["message"].as_str().unwrap_or("no message").chars().take(TEXT).collect();
+            let code = at(error, "code").as_i64();
+            let text: String = at(error, "message").as_str().unwrap_or("no message").chars().take(TEXT).collect();
             return Err(Failure::Refused { code, why: format!("{text} ({})", code.unwrap_or_default()) });
         }
-        let is_ours = message["id"] == id && message.get("result").is_some();
-        Ok(is_ours.then(|| message["result"].take()))
+        let is_ours = *at(&message, "id") == id;
+        Ok(message.get_mut("result").filter(|_| is_ours).map(Value::take))
     }
 
     /// Answers what a server asks of its client: a ping, and nothing else.
@@ -290,6 +293,11 @@ impl<'a> Talk<'a> {
             tracing::debug!(%error, "the session of discovery did not end");
         }
     }
+}
+
+/// A member of an object; null if it has none or is no object.
+fn at<'v>(value: &'v Value, key: &str) -> &'v Value {
+    value.get(key).unwrap_or(&Value::Null)
 }
 
 fn info() -> Value {
