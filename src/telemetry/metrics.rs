@@ -59,7 +59,8 @@ pub struct Metrics {
     policy_loads: IntCounterVec,
     policy_info: IntGaugeVec,
     own: Own,
-    servers: Mutex<HashMap<(Box<str>, Box<str>), Arc<ServerMetrics>>>,
+    /// By namespace and name.
+    servers: Mutex<Servers>,
     audit: Mutex<Option<Audit>>,
 }
 
@@ -84,6 +85,8 @@ struct Own {
     threads: IntGauge,
     files: IntGauge,
 }
+
+type Servers = HashMap<(Box<str>, Box<str>), Arc<ServerMetrics>>;
 
 /// Makes and registers; a failure is a wrong name in this file.
 struct Maker(Registry);
@@ -160,8 +163,7 @@ impl Maker {
 
     fn metrics(self) -> Made<Metrics> {
         let tools = Arc::new(self.families()?);
-        let last_resort = ServerTools::last_resort(&tools)
-            .ok_or_else(|| prometheus::Error::Msg("the budget has no room for the last resort".to_owned()))?;
+        let last_resort = ToolMetrics::last_resort(&tools)?;
         Ok(Metrics {
             last_resort,
             requests: self.counters("toolgate_requests_total", "Messages from clients.", &["class", "outcome"])?,
@@ -194,10 +196,13 @@ impl Maker {
 
 impl Metrics {
     /// All metrics, without any value yet.
+    ///
+    /// # Panics
+    /// Never: names and labels are constants of this file, and distinct.
     #[allow(clippy::expect_used)]
     #[allow(clippy::new_ret_no_self)] // It is shared from the start.
     pub fn new() -> Arc<Self> {
-        Arc::new(Maker(Registry::new()).metrics().expect("names and labels are constants of this file, and distinct"))
+        Arc::new(Maker(Registry::new()).metrics().expect("the constants of this file register"))
     }
 
     /// The audit log whose figures [`Metrics::render`] shows.
@@ -350,8 +355,7 @@ impl ServerMetrics {
     /// Handles for one tool and the role of the deciding rule. `name` must be declared or listed by the server, else
     /// pass [`OTHER`]. Cheap, and cheaper kept.
     pub fn tool(&self, name: &str, role: Option<&str>) -> Arc<ToolMetrics> {
-        #[allow(clippy::expect_used)]
-        self.tools.tool(name, role).expect("every server's tools have a last resort")
+        self.tools.tool(name, role)
     }
 
     /// Takes away the series of tools and roles that a new policy does not have.

@@ -103,6 +103,7 @@ fn claims() -> Value {
     json!({"iss": ISSUER, "aud": URL, "sub": "ada", "exp": NOW + 600, "groups": ["engineering"], "scope": "a b"})
 }
 
+#[allow(clippy::needless_pass_by_value)] // Reads better where it is called.
 fn with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
