@@ -338,6 +338,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn https_speaks_tls_with_the_name_of_the_url() {
+        let (address, mut asked) = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec()).await;
+
+        let cause = cause(&Fetcher::new(true), &format!("https://localhost:{}/jwks", address.port())).await;
+
+        let hello = asked.recv().await.unwrap();
+        assert!(hello.starts_with('\u{16}') && hello.contains("localhost") && !hello.contains("GET"), "{hello:?}");
+        assert!(!cause.contains("200"), "an answer without TLS was taken: {cause}");
+    }
+
+    #[tokio::test]
     async fn a_password_in_a_url_is_refused() {
         let cause = cause(&Fetcher::new(true), "https://user:secret@example.com/").await;
         assert!(cause.contains("password"), "{cause}");

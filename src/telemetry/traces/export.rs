@@ -17,7 +17,9 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 /// Spans that wait to be sent; further ones are dropped.
 const QUEUE: usize = 2048;
@@ -27,6 +29,8 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(1);
 /// Time for one request.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest time between two error messages in the process log.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// Largest answer of a collector, in bytes.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -87,6 +91,7 @@ fn traces_url(endpoint: &str) -> Result<String, ExportError> {
 struct Hyper {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Hyper {
@@ -100,7 +105,16 @@ impl Hyper {
             .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, runtime: Handle::try_current()? })
+        Ok(Self { client, runtime: Handle::try_current()?, complained: Mutex::default() })
+    }
+
+    /// The SDK drops spans in silence; an operator should know.
+    fn complain(&self, cause: &dyn fmt::Display) {
+        let mut complained = self.complained.lock();
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+            *complained = Some(Instant::now());
+            tracing::warn!(%cause, "spans were not exported");
+        }
     }
 }
 
@@ -127,7 +141,14 @@ impl HttpClient for Hyper {
                 Ok(Response::from_parts(head, body))
             };
             // The SDK polls from a thread without a runtime, where sockets and timers do not work.
-            self.runtime.spawn(async move { tokio::time::timeout(TIMEOUT, exchange).await? }).await?
+            let answered = self.runtime.spawn(async move { tokio::time::timeout(TIMEOUT, exchange).await? }).await;
+            let answer: Result<Response<Bytes>, HttpError> = answered.map_err(HttpError::from).flatten();
+            match &answer {
+                Ok(response) if response.status().is_success() => {}
+                Ok(response) => self.complain(&response.status()),
+                Err(error) => self.complain(error),
+            }
+            answer
         })
     }
 }

@@ -113,6 +113,16 @@ impl Tracer {
     }
 }
 
+impl Drop for Inner {
+    /// Without [`Tracer::shutdown`] the last spans leave by a thread of their own: waiting for them here would block
+    /// the very runtime that sends them.
+    fn drop(&mut self) {
+        let provider = self.provider.clone();
+        // Without a thread the spans are lost, which harms no call.
+        let _ = std::thread::Builder::new().spawn(move || provider.shutdown_with_timeout(SHUTDOWN));
+    }
+}
+
 impl Span {
     /// Whether there is a span; attributes that cost something to make are worth it only then.
     pub const fn exists(&self) -> bool {
