@@ -20,6 +20,10 @@ pub struct World {
     pub gateways: BTreeMap<Key, Gateway>,
 }
 
+/// Issuer of subjects that name none in a namespace whose gateways list none: that of the identities which
+/// `toolgate local` makes up. In a cluster nobody has such tokens.
+pub const UNNAMED_ISSUER: &str = "local";
+
 /// (namespace, name).
 pub type Key = (String, String);
 
