@@ -33,9 +33,27 @@ fn each_schema(mut visit: impl FnMut(&str, &Value)) {
 #[test]
 fn every_schema_is_structural() {
     let keywords = BTreeSet::from([
-        "additionalProperties", "default", "description", "enum", "format", "items", "maxItems", "maxLength",
-        "maxProperties", "maximum", "minItems", "minLength", "minProperties", "minimum", "pattern", "properties",
-        "required", "type", "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type",
+        "additionalProperties",
+        "default",
+        "description",
+        "enum",
+        "format",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "pattern",
+        "properties",
+        "required",
+        "type",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-list-type",
         "x-kubernetes-validations",
     ]);
     let formats = BTreeSet::from(["int32", "int64", "date-time"]);
@@ -96,7 +114,8 @@ fn enums_are_in_pascal_case() {
     each_schema(|path, schema| {
         for value in schema["enum"].as_array().into_iter().flatten() {
             let value = value.as_str().unwrap();
-            let pascal = value.starts_with(|c: char| c.is_ascii_uppercase()) && value.chars().all(char::is_alphanumeric);
+            let pascal =
+                value.starts_with(|c: char| c.is_ascii_uppercase()) && value.chars().all(char::is_alphanumeric);
             assert!(pascal, "{path}: {value}");
         }
     });

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::snapshot::{Effect, Keys, Subject};
+use crate::policy::snapshot::{Effect, Keys, Lifecycle, Subject};
 use crate::policy::world::UNNAMED_ISSUER;
 
 fn add(objects: &mut Objects, kind: &str, name: &str, spec: &Value) {
@@ -111,11 +111,12 @@ fn a_broken_part_takes_an_allow_rule_out_and_broadens_a_deny_rule() {
             assert!(kept.rule.arguments.is_empty() && kept.rule.time_window.is_none(), "{part}: narrower than `true`");
             assert!(kept.rule.when.is_none() || part.get("arguments").is_some(), "{part}");
             let star = "*".to_owned();
-            for list in ["tools", "prompts", "resources"] {
-                let globs = [&kept.rule.tools, &kept.rule.prompts, &kept.rule.resources]
-                    [["tools", "prompts", "resources"].iter().position(|l| *l == list).unwrap()];
-                let broken = pointer.starts_with(&format!("/{list}/")) || (part == json!({"tools": []}));
-                assert_eq!(globs.contains(&star), broken || (list == "tools" && pointer == "/toolSelector"), "{part}");
+            let nothing = part == json!({"tools": []});
+            let lists =
+                [("tools", &kept.rule.tools), ("prompts", &kept.rule.prompts), ("resources", &kept.rule.resources)];
+            for (list, globs) in lists {
+                let broken = pointer.starts_with(&format!("/{list}/")) || (list, pointer) == ("tools", "/toolSelector");
+                assert_eq!(globs.contains(&star), broken || nothing, "{part}");
             }
             let servers_broken = part.get("servers").is_some() || part.get("serverSelector").is_some();
             assert_eq!(kept.servers.contains(&star), servers_broken, "{part}");
@@ -197,7 +198,8 @@ fn roles_that_inherit_in_a_circle_grant_nothing_and_still_deny() {
         add(&mut objects, "McpRole", name, &json!({"inherits": [{"name": inherits}], "rules": rules}));
     }
     let (world, findings) = parse(&objects);
-    let expected = ["a", "b", "c", "self"].map(|name| format!("!McpRole/{name} /spec/inherits/0/name InheritanceCycle"));
+    let expected =
+        ["a", "b", "c", "self"].map(|name| format!("!McpRole/{name} /spec/inherits/0/name InheritanceCycle"));
     assert_eq!(told(&findings), expected);
     assert!(findings[0].message.contains("`a`, `b`, `c`"), "{}", findings[0].message);
     for name in ["a", "b", "c", "self"] {
@@ -234,7 +236,8 @@ fn two_tools_cannot_be_exposed_under_one_name() {
     spec["exposedName"] = "read_file".into();
     let (world, findings) = with("McpTool", "z", &spec);
     assert_eq!(told(&findings), ["!McpTool/z /spec/exposedName Conflicted"]);
-    assert_eq!(world.tools.len(), 1);
+    let hidden = &world.tools[&("default".to_owned(), "z".to_owned())].tool;
+    assert_eq!((hidden.lifecycle, &hidden.exposed_name), (Lifecycle::Disabled, &None), "nor under its own name");
     // The loser claims nothing, so that a third tool is judged without it.
     let mut objects = base();
     add(&mut objects, "McpTool", "z", &spec);
@@ -286,7 +289,12 @@ fn subjects_that_mean_nobody_are_refused() {
 #[test]
 fn one_issuer_name_means_one_issuer_in_a_namespace() {
     let mut objects = base();
-    add(&mut objects, "McpGateway", "evil", &gateway(&[("corp", "https://evil"), ("b", "https://b"), ("c", "https://b")]));
+    add(
+        &mut objects,
+        "McpGateway",
+        "evil",
+        &gateway(&[("corp", "https://evil"), ("b", "https://b"), ("c", "https://b")]),
+    );
     let (world, findings) = parse(&objects);
     assert_eq!(
         told(&findings),
@@ -393,8 +401,9 @@ fn arbitrary() -> impl Strategy<Value = Objects> {
         },
     );
     let rules = proptest::collection::vec(rule, 0..3);
-    let subject = (any::<bool>(), proptest::option::of(name()), proptest::option::of(name()))
-        .prop_map(|(user, name, issuer)| json!({"kind": if user {"User"} else {"Claim"}, "name": name, "issuer": issuer}));
+    let subject = (any::<bool>(), proptest::option::of(name()), proptest::option::of(name())).prop_map(
+        |(user, name, issuer)| json!({"kind": if user {"User"} else {"Claim"}, "name": name, "issuer": issuer}),
+    );
     let role = (names(), rules, proptest::collection::vec(subject, 0..3)).prop_map(|(inherits, rules, subjects)| {
         let inherits: Vec<Value> = inherits.iter().map(|name| json!({"name": name})).collect();
         json!({"inherits": inherits, "rules": rules, "subjects": subjects})
@@ -412,7 +421,12 @@ fn arbitrary() -> impl Strategy<Value = Objects> {
         proptest::collection::vec((name(), spec), 0..4)
             .prop_map(move |specs| specs.into_iter().map(|(name, spec)| (kind, name, spec)).collect::<Vec<_>>())
     };
-    (some("McpRole", role.boxed()), some("McpTool", tool.boxed()), some("McpGateway", gateway.boxed()), some("McpServer", server.boxed()))
+    (
+        some("McpRole", role.boxed()),
+        some("McpTool", tool.boxed()),
+        some("McpGateway", gateway.boxed()),
+        some("McpServer", server.boxed()),
+    )
         .prop_map(|(roles, tools, gateways, servers)| {
             let mut objects = Objects::default();
             for (kind, name, spec) in roles.into_iter().chain(tools).chain(gateways).chain(servers) {
