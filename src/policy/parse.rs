@@ -17,7 +17,6 @@
 
 mod advice;
 mod argument;
-mod checks;
 mod cycles;
 mod gateways;
 mod roles;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checks::glob_matches;
 use super::{Report, in_namespace};
+use crate::policy::check::glob_matches;
 use crate::policy::snapshot::{Effect, Registration, Subject};
 use crate::policy::world::{ObjectRef, Server, ServerRule, UNNAMED_ISSUER, World};
 

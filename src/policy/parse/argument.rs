@@ -1,8 +1,8 @@
 //! Conditions on arguments.
 
-use super::checks::{check_folder, check_pointer};
 use super::rules::Parser;
 use crate::api::{Argument, StringOrInteger};
+use crate::policy::check::{check_folder, check_pointer};
 use crate::policy::snapshot::{ArgumentRule, Scalar};
 
 /// `None` if the condition is broken, which the rule has then been told.

@@ -2,9 +2,9 @@
 
 use jiff::civil::Time;
 
-use super::checks::{check_condition, check_glob, check_time_zone};
 use super::{Report, argument};
 use crate::api::{self, McpRole, RoleRule};
+use crate::policy::check::{check_condition, check_glob, check_time_zone};
 use crate::policy::snapshot::{Effect, Rule, TimeWindow, ToolSelector};
 use crate::policy::world::{ObjectRef, ServerRule};
 
