@@ -120,6 +120,33 @@ pub fn from_server(method: &str) -> Option<Asked> {
     }
 }
 
+/// What a server announces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Notice {
+    /// About the call or the stream that it comes on.
+    Plain,
+    /// About one resource: only for those who may see it.
+    ResourceUpdated,
+}
+
+/// Class of a notification from a server; `None` is dropped.
+pub fn notice_from_server(method: &str) -> Option<Notice> {
+    match method {
+        "notifications/progress"
+        | "notifications/message"
+        | "notifications/cancelled"
+        | "notifications/tools/list_changed"
+        | "notifications/prompts/list_changed"
+        | "notifications/resources/list_changed"
+        | "notifications/elicitation/complete"
+        | "notifications/subscriptions/acknowledged"
+        | "notifications/tasks"
+        | "notifications/tasks/status" => Some(Notice::Plain),
+        "notifications/resources/updated" => Some(Notice::ResourceUpdated),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,16 +51,9 @@ impl Decoder {
         Ok(Some(Event { raw, data }))
     }
 
-    fn check_size(&self) -> Option<Result<Event, TooLarge>> {
-        (self.buffer.len() > self.limit).then_some(Err(TooLarge))
-    }
-}
-
-/// Complete events. `None` is no end: more may come with the next bytes.
-impl Iterator for Decoder {
-    type Item = Result<Event, TooLarge>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next complete event, if there is one.
+    #[allow(clippy::should_implement_trait)] // No iterator: more may come after `None`.
+    pub fn next(&mut self) -> Option<Result<Event, TooLarge>> {
         while let Some(offset) = self.buffer.get(self.scanned..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)) {
             let end = self.scanned + offset;
             let mut after = end + 1;
@@ -152,7 +145,7 @@ mod tests {
         let mut found = Vec::new();
         for chunk in chunks {
             decoder.push(chunk);
-            for event in decoder.by_ref() {
+            while let Some(event) = decoder.next() {
                 let event = event.unwrap();
                 found.push((event.raw.to_vec(), event.data.map(|data| data.to_vec())));
             }
