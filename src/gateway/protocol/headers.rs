@@ -139,11 +139,8 @@ mod tests {
 
     #[test]
     fn a_name_that_differs_from_the_body_is_refused() {
-        let sent = headers(&[
-            ("mcp-protocol-version", "2026-07-28"),
-            ("mcp-method", "tools/call"),
-            ("mcp-name", "harmless"),
-        ]);
+        let sent =
+            headers(&[("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "harmless")]);
 
         assert!(matches!(agree(&sent, &call("\"delete\"")), Err(Mismatch::Header(_))));
     }
