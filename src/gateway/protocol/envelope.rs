@@ -29,6 +29,7 @@ pub struct Envelope {
     name_range: Option<Range<usize>>,
     arguments: Option<Range<usize>>,
     meta: Option<Range<usize>>,
+    result: Option<Range<usize>>,
 }
 
 /// Which of JSON-RPC's messages it is.
@@ -136,6 +137,7 @@ impl Envelope {
             name_range: None,
             arguments: None,
             meta: None,
+            result: message.result.map(at),
         };
         if let Some(raw) = message.params {
             let bad = |what: &str| Invalid::Params(id.map(ToOwned::to_owned), what.to_owned());
@@ -202,6 +204,16 @@ impl Envelope {
     /// `params._meta` as JSON text.
     pub fn meta(&self) -> Option<&str> {
         self.slice(self.meta.as_ref())
+    }
+
+    /// `result` as JSON text; `None` for an error.
+    pub fn result(&self) -> Option<&str> {
+        self.slice(self.result.as_ref())
+    }
+
+    /// Where `result` lies in [`Envelope::text`].
+    pub fn result_range(&self) -> Option<Range<usize>> {
+        self.result.clone()
     }
 
     /// Where `params._meta` lies in [`Envelope::text`].

@@ -1,1 +1,209 @@
 //! Errors as callers see them: HTTP status, JSON-RPC code, message, data. `docs/errors.md` lists them all.
+//!
+//! Codes of our own lie outside the range that JSON-RPC and MCP reserve (-32768 to -32000).
+
+use std::fmt::Write as _;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::era::{self, Era};
+use super::headers::Mismatch;
+use crate::gateway::audit::Outcome;
+use crate::gateway::upstream::UpstreamError;
+
+/// JSON-RPC: not JSON, too deep, or with duplicate keys.
+pub const PARSE: i64 = -32700;
+/// JSON-RPC: no request, notification or response.
+pub const REQUEST: i64 = -32600;
+/// JSON-RPC: the method does not exist, or not in this revision.
+pub const METHOD: i64 = -32601;
+/// JSON-RPC: parameters of another shape, and MCP: unknown tool, prompt, cursor or task.
+pub const PARAMS: i64 = -32602;
+/// MCP until 2025-11-25: unknown resource.
+pub const RESOURCE: i64 = -32002;
+/// MCP 2026-07-28: a header differs from the body.
+pub const HEADER: i64 = -32020;
+/// MCP 2026-07-28: the revision is not supported.
+pub const VERSION: i64 = -32022;
+/// Refused by policy; the caller may know that the thing exists.
+pub const DENIED: i64 = -31001;
+/// A limit was reached.
+pub const LIMITED: i64 = -31002;
+/// The server cannot be reached, or its answer was not valid.
+pub const UNAVAILABLE: i64 = -31003;
+/// The server did not answer in time.
+pub const TIMEOUT: i64 = -31004;
+/// The gateway cannot decide or record yet: no policy, or no room in the audit log.
+pub const NOT_READY: i64 = -31005;
+/// The session does not exist, or is another caller's.
+pub const SESSION: i64 = -31006;
+/// The token is missing or not accepted.
+pub const UNAUTHENTICATED: i64 = -31007;
+/// The HTTP request itself is not acceptable: host, origin, path, verb, type, size.
+pub const HTTP: i64 = -31008;
+
+/// A refusal, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Reject {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// JSON-RPC code.
+    pub code: i64,
+    /// What is wrong and, where it helps, what to do.
+    pub message: String,
+    /// Members of `error.data` besides `requestId`.
+    pub data: Vec<(&'static str, Value)>,
+    /// One header of the response.
+    pub header: Option<(HeaderName, HeaderValue)>,
+    /// How audit and metrics count it.
+    pub outcome: Outcome,
+}
+
+impl Reject {
+    /// A refusal without data or header.
+    pub fn new(status: StatusCode, code: i64, outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), data: Vec::new(), header: None, outcome }
+    }
+
+    /// With a member in `error.data`.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+        self.data.push((key, value.into()));
+        self
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// Something is wrong with the HTTP request, before any message was read.
+    pub fn http(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::new(status, HTTP, Outcome::Invalid, message)
+    }
+
+    /// The message is malformed.
+    pub fn malformed(code: i64, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, Outcome::Invalid, message)
+    }
+
+    /// The method is not in the table, or not in this era.
+    pub fn unknown_method(method: &str, era: Era) -> Self {
+        // 2026-07-28 wants 404; earlier clients expect the error in band.
+        let status = if era == Era::Modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        Self::new(status, METHOD, Outcome::Invalid, format!("method not found: {method}"))
+    }
+
+    /// The thing does not exist, as far as this caller may know.
+    pub fn unknown(what: &str, name: &str, era: Era) -> Self {
+        let code = if what == "resource" && era == Era::Legacy { RESOURCE } else { PARAMS };
+        Self::new(StatusCode::OK, code, Outcome::Denied, format!("unknown {what}: {name}"))
+    }
+
+    /// The caller may see it, but not use it like this.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::OK, DENIED, Outcome::Denied, message)
+    }
+
+    /// A bound was reached; waiting, or closing something, helps.
+    pub fn limited(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, LIMITED, Outcome::Limited, message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// No policy, or no room in the audit log: fails closed.
+    pub fn not_ready(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, NOT_READY, Outcome::Unavailable, message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// The session is unknown to this caller: the client starts again.
+    pub fn no_session() -> Self {
+        Self::new(StatusCode::NOT_FOUND, SESSION, Outcome::Invalid, "session not found: send initialize again")
+    }
+
+    /// The body: a JSON-RPC error. `id` is JSON text, `null` where it is unknown.
+    pub fn body(&self, id: Option<&str>, request_id: &str) -> String {
+        let mut data = serde_json::Map::new();
+        for (key, value) in &self.data {
+            data.insert((*key).to_owned(), value.clone());
+        }
+        data.insert("requestId".to_owned(), Value::from(request_id));
+        let error = json!({"code": self.code, "message": self.message, "data": data});
+        let mut body = String::with_capacity(160);
+        let _ = write!(body, r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.unwrap_or("null"));
+        body
+    }
+}
+
+impl From<super::envelope::Invalid> for Reject {
+    fn from(error: super::envelope::Invalid) -> Self {
+        use super::envelope::Invalid;
+        let code = match &error {
+            Invalid::Parse(_) => PARSE,
+            Invalid::Request(_) => REQUEST,
+            Invalid::Params(..) => PARAMS,
+        };
+        Self::malformed(code, error.to_string())
+    }
+}
+
+impl From<Mismatch> for Reject {
+    fn from(error: Mismatch) -> Self {
+        match error {
+            Mismatch::Header(message) => Self::malformed(HEADER, message),
+            Mismatch::Version(asked) => {
+                let supported: Vec<&str> = std::iter::once(era::MODERN).chain(era::LEGACY).collect();
+                Self::malformed(VERSION, format!("unsupported protocol version: {asked}"))
+                    .with("supported", supported)
+                    .with("requested", asked)
+            }
+        }
+    }
+}
+
+impl From<UpstreamError> for Reject {
+    fn from(error: UpstreamError) -> Self {
+        let message = error.to_string();
+        match error {
+            UpstreamError::Timeout => Self::new(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, Outcome::Timeout, message),
+            UpstreamError::Exhausted(_) => Self::limited(message),
+            UpstreamError::NoSession => Self::no_session(),
+            UpstreamError::LegacyOnly => {
+                Self::malformed(VERSION, message).with("supported", era::LEGACY.to_vec()).with("requested", era::MODERN)
+            }
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Gone
+            | UpstreamError::Garbage(_)
+            | UpstreamError::TooLarge(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, UNAVAILABLE, Outcome::Unavailable, message)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_carries_the_callers_id_and_the_request_id() {
+        let body = Reject::denied("no").with("path", "/a").body(Some("\"x\""), "r1");
+
+        let value: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            value,
+            json!({"jsonrpc": "2.0", "id": "x", "error": {"code": DENIED, "message": "no", "data": {"path": "/a", "requestId": "r1"}}})
+        );
+    }
+
+    #[test]
+    fn own_codes_lie_outside_the_reserved_range() {
+        for code in [DENIED, LIMITED, UNAVAILABLE, TIMEOUT, NOT_READY, SESSION, UNAUTHENTICATED, HTTP] {
+            assert!(!(-32768..=-32000).contains(&code));
+        }
+    }
+}

@@ -55,6 +55,11 @@ pub fn items(text: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(text).ok()
 }
 
+/// `text` as a JSON string.
+pub fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// `text` with the bytes of each range replaced. Ranges are in order and do not overlap.
 pub fn splice(text: &str, edits: &[(Range<usize>, String)]) -> String {
     let extra: usize = edits.iter().map(|(_, new)| new.len()).sum();

@@ -9,5 +9,6 @@ pub mod error;
 pub mod headers;
 pub mod json;
 pub mod list;
+pub mod meta;
 pub mod methods;
 pub mod sse;
