@@ -26,7 +26,8 @@ fuzz_target!(|body: &[u8]| {
     assert_eq!(field("uri").and_then(Value::as_str), envelope.uri.as_deref());
     assert_eq!(field("taskId").and_then(Value::as_str), envelope.task.as_deref());
     for (key, text) in [("arguments", envelope.arguments()), ("_meta", envelope.meta())] {
-        let parsed = text.map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{key}: {error}")));
+        let parsed =
+            text.map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{key}: {error}")));
         assert_eq!(field(key), parsed.as_ref().filter(|value| !value.is_null()), "{key}");
     }
 });
