@@ -27,3 +27,7 @@ pub struct Listed {
     /// What agents read.
     pub description: Option<String>,
 }
+/// tmp
+pub async fn ask(_: &super::upstream::Upstream) -> Result<Catalogue, super::upstream::UpstreamError> {
+    Err(super::upstream::UpstreamError::Gone)
+}

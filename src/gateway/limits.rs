@@ -17,11 +17,11 @@ pub const STREAMS_PER_CALLER: usize = 16;
 /// Child processes of one stdio server.
 pub const CHILDREN: usize = 16;
 /// Idle time after which a stateless caller's child ends.
-pub const CHILD_IDLE: Duration = Duration::from_secs(300);
+pub const CHILD_IDLE: Duration = Duration::from_mins(5);
 /// Idle time after which a session ends.
-pub const SESSION_IDLE: Duration = Duration::from_secs(1800);
+pub const SESSION_IDLE: Duration = Duration::from_mins(30);
 /// Time for a server to answer a request or to send the next message of a stream.
-pub const UPSTREAM_IDLE: Duration = Duration::from_secs(300);
+pub const UPSTREAM_IDLE: Duration = Duration::from_mins(5);
 /// Time for a server to connect, or for a child to answer `initialize`.
 pub const UPSTREAM_START: Duration = Duration::from_secs(30);
 /// Shortest time between two fetches of one issuer's keys.
@@ -32,3 +32,15 @@ pub const AUDIT_WAIT: Duration = Duration::from_millis(100);
 pub const AUDIT_RING: usize = 4096;
 /// Verified tokens kept.
 pub const TOKENS: u64 = 10_000;
+/// Tasks whose creator is remembered, per server.
+pub const TASKS: u64 = 10_000;
+/// Idle time after which a task is forgotten.
+pub const TASK_IDLE: Duration = Duration::from_hours(24);
+/// Open connections.
+pub const CONNECTIONS: usize = 4096;
+/// Silence on a stream after which a comment keeps it alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Time for running calls to end when the gateway stops.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// Time that the end of a stream is awaited after its answer, and that a refused server is listened to.
+pub const STREAM_END: Duration = Duration::from_secs(2);

@@ -4,12 +4,15 @@
 
 pub mod audit;
 pub mod auth;
+mod body;
 pub mod catalogue;
+mod endpoint;
 pub mod fetch;
-pub mod layers;
+mod layers;
 pub mod limits;
 pub mod protocol;
 mod server;
+mod stack;
 pub mod upstream;
 
 pub use server::{Gateway, Settings, StartError};

@@ -1,13 +1,32 @@
 //! The gateway as a whole: listeners, servers, and what is swapped while it runs.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::policy::Policy;
+use arc_swap::ArcSwap;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::audit::Sink;
-use super::catalogue::Catalogue;
+use super::audit::{Audit, Sink};
+use super::body::Body;
+use super::catalogue::{self, Catalogue};
+use super::endpoint::{Endpoint, Force};
+use super::fetch::Fetcher;
+use super::layers::listen::Hosts;
+use super::layers::record::RequestIds;
 use super::upstream::{self, UpstreamError};
+use super::{limits, stack};
+use crate::policy::Policy;
+use crate::telemetry::metrics::Metrics;
 
 /// How a gateway runs. All of it is fixed at start.
 #[derive(Clone, Debug)]
@@ -25,7 +44,25 @@ pub struct Settings {
 }
 
 /// A running gateway.
-pub struct Gateway {}
+pub struct Gateway {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    connections: TaskTracker,
+    fetcher: Fetcher,
+    /// Serializes changes to the table of endpoints.
+    changes: Mutex<()>,
+}
+
+/// What every connection sees.
+pub(super) struct Shared {
+    pub(super) audit: Audit,
+    pub(super) endpoints: ArcSwap<HashMap<String, Arc<Endpoint>>>,
+    pub(super) hosts: Hosts,
+    pub(super) request_ids: RequestIds,
+    pub(super) metrics: Arc<Metrics>,
+    closing: CancellationToken,
+}
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,42 +78,208 @@ pub enum StartError {
 impl Gateway {
     /// Listens at once. Servers come with [`Gateway::put_server`].
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let _ = settings;
-        Ok(Self {})
+        let audit = Audit::open(&settings.audit).map_err(StartError::Audit)?;
+        let (listener, address) = bind(settings.listen).await?;
+        let admin = match settings.admin {
+            Some(wanted) => Some(bind(wanted).await?),
+            None => None,
+        };
+        let shared = Arc::new(Shared {
+            audit,
+            endpoints: ArcSwap::default(),
+            hosts: Hosts::new(address, &settings.hosts),
+            request_ids: RequestIds::new(),
+            metrics: Metrics::new(),
+            closing: CancellationToken::new(),
+        });
+        let connections = TaskTracker::new();
+        connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Callers));
+        let admin_address = admin.map(|(listener, address)| {
+            connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Admin));
+            address
+        });
+        let fetcher = Fetcher::new(settings.allow_local_fetch);
+        Ok(Self { shared, address, admin_address, connections, fetcher, changes: Mutex::default() })
     }
 
     /// Where callers connect.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+        self.address
     }
 
     /// Where `/metrics` answers.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        None
+        self.admin_address
     }
 
     /// Serves `/servers/NAME/mcp`. Until [`Gateway::publish`] gives it a policy it answers 503. A server that is
-    /// there already with an equal configuration stays as it is; with another one it is replaced.
-    pub async fn put_server(&self, name: &str, config: upstream::Config) {
-        let _ = (name, config);
+    /// there already with an equal configuration stays as it is; with another one it is replaced. A configuration
+    /// that could never work is refused, and what was there stays.
+    pub async fn put_server(&self, name: &str, config: upstream::Config) -> Result<(), UpstreamError> {
+        let replaced = {
+            let _guard = self.changes.lock();
+            let before = self.endpoint(name);
+            if before.as_ref().is_some_and(|before| before.config == config) {
+                return Ok(());
+            }
+            let endpoint = Endpoint::new(name, config, self.shared.closing.child_token())?;
+            if let Some(before) = &before {
+                endpoint.force.store(before.force.load_full()); // The policy is about the server, not about how it runs.
+            }
+            self.change(|table| table.insert(name.to_owned(), Arc::new(endpoint)));
+            before
+        };
+        end(replaced).await;
+        Ok(())
     }
 
     /// Ends a server: its path is unknown from now on, its children end.
     pub async fn remove_server(&self, name: &str) {
-        let _ = name;
+        let removed = {
+            let _guard = self.changes.lock();
+            let removed = self.endpoint(name);
+            self.change(|table| table.remove(name));
+            removed
+        };
+        end(removed).await;
     }
 
     /// Puts a policy in force for a server, for the next message on.
     pub fn publish(&self, name: &str, policy: Arc<Policy>) {
-        let _ = (name, policy);
+        let _guard = self.changes.lock();
+        if let Some(endpoint) = self.endpoint(name) {
+            let before = endpoint.force.load_full();
+            let force = Force::new(policy, before.as_deref(), &self.fetcher, &self.shared.metrics);
+            endpoint.force.store(Some(Arc::new(force)));
+        }
     }
 
     /// Asks a server for what it offers, now.
     pub async fn catalogue(&self, name: &str) -> Result<Catalogue, UpstreamError> {
-        let _ = name;
-        Err(UpstreamError::Gone)
+        let endpoint = self.endpoint(name).ok_or_else(|| UpstreamError::Unreachable("it is not served".to_owned()))?;
+        catalogue::ask(&endpoint.upstream).await
     }
 
     /// Takes no new calls, ends all streams and children, and writes the audit log out.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.shared.closing.cancel();
+        self.connections.close();
+        if tokio::time::timeout(limits::DRAIN, self.connections.wait()).await.is_err() {
+            tracing::warn!("calls were still running when the gateway stopped");
+        }
+        let endpoints = self.shared.endpoints.swap(Arc::default());
+        futures::future::join_all(endpoints.values().map(|endpoint| endpoint.upstream.stop())).await;
+        self.shared.audit.close().await;
+    }
+
+    fn endpoint(&self, name: &str) -> Option<Arc<Endpoint>> {
+        self.shared.endpoints.load().get(name).cloned()
+    }
+
+    fn change<T>(&self, edit: impl FnOnce(&mut HashMap<String, Arc<Endpoint>>) -> T) {
+        let mut table = HashMap::clone(&self.shared.endpoints.load());
+        edit(&mut table);
+        self.shared.endpoints.store(Arc::new(table));
+    }
+}
+
+async fn end(endpoint: Option<Arc<Endpoint>>) {
+    if let Some(endpoint) = endpoint {
+        endpoint.closing.cancel();
+        endpoint.upstream.stop().await;
+    }
+}
+
+async fn bind(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = TcpListener::bind(wanted).await.map_err(|error| StartError::Listen(wanted, error))?;
+    let address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
+    Ok((listener, address))
+}
+
+/// Who connects to a listener.
+#[derive(Clone, Copy)]
+enum Surface {
+    Callers,
+    Admin,
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker, surface: Surface) {
+    let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    loop {
+        let (stream, permit) = tokio::select! {
+            () = shared.closing.cancelled() => return,
+            // No more connections are accepted than may be open: the others wait in the kernel's queue.
+            Ok(permit) = room.clone().acquire_owned() => match listener.accept().await {
+                Ok((stream, _)) => (stream, permit),
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            },
+        };
+        let shared = shared.clone();
+        connections.spawn(async move {
+            connection(stream, shared, surface).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>, surface: Surface) {
+    let _ = stream.set_nodelay(true); // Only a delay is lost where this fails.
+    let closing = shared.closing.clone();
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move {
+            Ok::<_, std::convert::Infallible>(match surface {
+                Surface::Callers => stack::serve(shared, request).await,
+                Surface::Admin => admin(&shared, &request),
+            })
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::READ_TIMEOUT)
+        .max_buf_size(limits::HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// `/metrics`, `/healthz`, `/readyz`.
+fn admin(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+    let endpoints = shared.endpoints.load();
+    let (status, text) = match request.uri().path() {
+        "/metrics" => {
+            for endpoint in endpoints.values() {
+                if let Some(force) = endpoint.force.load_full() {
+                    force.metrics.open(endpoint.sessions.count(), endpoint.streams.count(), 0);
+                }
+            }
+            (StatusCode::OK, shared.metrics.render())
+        }
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => match endpoints.values().find(|endpoint| endpoint.force.load().is_none()) {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some(endpoint) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("no policy is in force for {}\n", endpoint.name))
+            }
+        },
+        _ => (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".to_owned()),
+    };
+    let mut response = Response::new(Body::Full(text.into()));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
 }

@@ -1,1 +1,11 @@
-//! The layers of one call, one file each; `stack.rs` shows their order.
+//! The layers of one exchange, one file each, in the order of `stack.rs`.
+
+pub(super) mod authenticate;
+pub(super) mod authorize;
+pub(super) mod deliver;
+pub(super) mod forward;
+pub(super) mod from_server;
+pub(super) mod listen;
+pub(super) mod record;
+pub(super) mod session;
+pub(super) mod stream;

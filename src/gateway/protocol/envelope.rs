@@ -2,7 +2,8 @@
 //!
 //! The bytes stay as they came; everything found is a byte range into them.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,9 +11,13 @@ use serde_json::value::RawValue;
 
 use super::json::{self, range_in};
 
-/// A parsed message. Cheap to clone: the text is shared.
+/// A parsed message. Cheap to clone: everything is shared.
 #[derive(Clone, Debug)]
-pub struct Envelope {
+pub struct Envelope(Arc<Fields>);
+
+/// What was found in a message.
+#[derive(Debug)]
+pub struct Fields {
     text: Bytes,
     /// What it is.
     pub kind: Kind,
@@ -92,16 +97,30 @@ impl Envelope {
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
         json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
-        Self::look_into(&body, text)
+        let mut fields = Fields::look_into(text)?;
+        fields.text = body;
+        Ok(Self(Arc::new(fields)))
     }
 
     /// Parses one message from a server. The client is its last reader, so inner duplicates are not our concern.
     pub fn parse_trusting(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the message is not UTF-8".to_owned()))?;
-        Self::look_into(&body, text)
+        let mut fields = Fields::look_into(text)?;
+        fields.text = body;
+        Ok(Self(Arc::new(fields)))
     }
+}
 
-    fn look_into(body: &Bytes, text: &str) -> Result<Self, Invalid> {
+impl Deref for Envelope {
+    type Target = Fields;
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+impl Fields {
+    /// Finds everything; the text itself is put in by the caller.
+    fn look_into(text: &str) -> Result<Self, Invalid> {
         if text.trim_start().starts_with('[') {
             return Err(Invalid::Request("batches are not supported"));
         }
@@ -126,7 +145,7 @@ impl Envelope {
             message.method.map(string).transpose().map_err(|()| Invalid::Request("method must be a string"))?;
         let at = |raw: &RawValue| range_in(text, raw.get());
         let mut envelope = Self {
-            text: body.clone(),
+            text: Bytes::new(),
             kind,
             method: method.unwrap_or_default(),
             id: id.map(at),
@@ -176,7 +195,7 @@ impl Envelope {
         self.slice(self.id.as_ref())
     }
 
-    /// Where the id lies in [`Envelope::text`].
+    /// Where the id lies in [`Fields::text`].
     pub fn id_range(&self) -> Option<Range<usize>> {
         self.id.clone()
     }
@@ -186,12 +205,12 @@ impl Envelope {
         self.slice(self.params.as_ref())
     }
 
-    /// Where `params` lies in [`Envelope::text`].
+    /// Where `params` lies in [`Fields::text`].
     pub fn params_range(&self) -> Option<Range<usize>> {
         self.params.clone()
     }
 
-    /// Where `params.name` lies in [`Envelope::text`], quotes included.
+    /// Where `params.name` lies in [`Fields::text`], quotes included.
     pub fn name_range(&self) -> Option<Range<usize>> {
         self.name_range.clone()
     }
@@ -211,12 +230,12 @@ impl Envelope {
         self.slice(self.result.as_ref())
     }
 
-    /// Where `result` lies in [`Envelope::text`].
+    /// Where `result` lies in [`Fields::text`].
     pub fn result_range(&self) -> Option<Range<usize>> {
         self.result.clone()
     }
 
-    /// Where `params._meta` lies in [`Envelope::text`].
+    /// Where `params._meta` lies in [`Fields::text`].
     pub fn meta_range(&self) -> Option<Range<usize>> {
         self.meta.clone()
     }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::envelope::Kind;
 use super::era::{self, Era};
 use super::headers::Mismatch;
 use crate::gateway::audit::Outcome;
@@ -54,8 +55,10 @@ pub struct Reject {
     pub message: String,
     /// Members of `error.data` besides `requestId`.
     pub data: Vec<(&'static str, Value)>,
+    /// The id of the message as JSON text, where it is known although the message is malformed.
+    pub id: Option<Box<str>>,
     /// One header of the response.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    pub header: Option<Box<(HeaderName, HeaderValue)>>,
     /// How audit and metrics count it.
     pub outcome: Outcome,
 }
@@ -63,7 +66,7 @@ pub struct Reject {
 impl Reject {
     /// A refusal without data or header.
     pub fn new(status: StatusCode, code: i64, outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), data: Vec::new(), header: None, outcome }
+        Self { status, code, message: message.into(), data: Vec::new(), id: None, header: None, outcome }
     }
 
     /// With a member in `error.data`.
@@ -76,7 +79,7 @@ impl Reject {
     /// With a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -91,9 +94,12 @@ impl Reject {
     }
 
     /// The method is not in the table, or not in this era.
-    pub fn unknown_method(method: &str, era: Era) -> Self {
-        // 2026-07-28 wants 404; earlier clients expect the error in band.
-        let status = if era == Era::Modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    pub fn unknown_method(method: &str, kind: Kind, era: Era) -> Self {
+        let status = match (era, kind) {
+            (Era::Modern, _) => StatusCode::NOT_FOUND,      // As the revision says.
+            (Era::Legacy, Kind::Request) => StatusCode::OK, // Earlier clients expect the error in band.
+            (Era::Legacy, _) => StatusCode::BAD_REQUEST,    // A notification has no answer.
+        };
         Self::new(status, METHOD, Outcome::Invalid, format!("method not found: {method}"))
     }
 
@@ -147,7 +153,11 @@ impl From<super::envelope::Invalid> for Reject {
             Invalid::Request(_) => REQUEST,
             Invalid::Params(..) => PARAMS,
         };
-        Self::malformed(code, error.to_string())
+        let mut reject = Self::malformed(code, error.to_string());
+        if let Invalid::Params(Some(id), _) = error {
+            reject.id = Some(id.get().into());
+        }
+        reject
     }
 }
 

@@ -74,7 +74,7 @@ pub fn agree(headers: &HeaderMap, message: &Envelope) -> Result<Era, Mismatch> {
 }
 
 /// The value that `Mcp-Name` repeats for this method.
-fn named(message: &Envelope) -> Option<&str> {
+pub fn named(message: &Envelope) -> Option<&str> {
     match message.method.as_str() {
         "tools/call" | "prompts/get" => message.name.as_deref(),
         "resources/read" => message.uri.as_deref(),

@@ -96,7 +96,7 @@ impl Override {
             let Some(value) = value else { return };
             match all.iter().find(|(member, _)| member == key) {
                 Some((_, raw)) => edits.push((range_in(item, raw.get()), json::quote(&value))),
-                None => added.push_str(&format!(",{}:{}", json::quote(key), json::quote(&value))),
+                None => added.extend([",", &json::quote(key), ":", &json::quote(&value)]),
             }
         };
         set("name", self.name.clone());

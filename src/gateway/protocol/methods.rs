@@ -28,6 +28,23 @@ pub enum Class {
     Listen,
 }
 
+impl Class {
+    /// Label of the class in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initialize => "initialize",
+            Self::Session => "session",
+            Self::List(_) => "list",
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+            Self::Complete => "complete",
+            Self::Task => "task",
+            Self::Listen => "listen",
+        }
+    }
+}
+
 /// The four lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum List {
@@ -116,6 +133,33 @@ pub fn from_server(method: &str) -> Option<Asked> {
         "elicitation/create" => Some(Asked::Elicitation),
         "sampling/createMessage" => Some(Asked::Sampling),
         "roots/list" => Some(Asked::Roots),
+        _ => None,
+    }
+}
+
+/// What a server announces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Notice {
+    /// About the call or the stream that it comes on.
+    Plain,
+    /// About one resource: only for those who may see it.
+    ResourceUpdated,
+}
+
+/// Class of a notification from a server; `None` is dropped.
+pub fn notice_from_server(method: &str) -> Option<Notice> {
+    match method {
+        "notifications/progress"
+        | "notifications/message"
+        | "notifications/cancelled"
+        | "notifications/tools/list_changed"
+        | "notifications/prompts/list_changed"
+        | "notifications/resources/list_changed"
+        | "notifications/elicitation/complete"
+        | "notifications/subscriptions/acknowledged"
+        | "notifications/tasks"
+        | "notifications/tasks/status" => Some(Notice::Plain),
+        "notifications/resources/updated" => Some(Notice::ResourceUpdated),
         _ => None,
     }
 }

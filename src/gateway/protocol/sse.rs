@@ -21,6 +21,10 @@ pub struct Decoder {
 #[derive(Debug, Eq, PartialEq)]
 pub struct TooLarge;
 
+/// The stream ended in the middle of an event.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Truncated;
+
 impl Decoder {
     /// Refuses events of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
@@ -33,6 +37,7 @@ impl Decoder {
     }
 
     /// The next complete event, if there is one.
+    #[allow(clippy::should_implement_trait)] // No iterator: more may come after `None`.
     pub fn next(&mut self) -> Option<Result<Event, TooLarge>> {
         while let Some(offset) = self.buffer.get(self.scanned..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)) {
             let end = self.scanned + offset;
@@ -61,6 +66,21 @@ impl Decoder {
         }
         self.scanned = self.buffer.len();
         self.check_size()
+    }
+
+    /// The last event, after the stream has ended. A carriage return may have waited for its line feed; anything else
+    /// that is left is an event that was cut.
+    pub fn finish(mut self) -> Result<Option<Event>, Truncated> {
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let blank = self.buffer.len() == self.line + 1 && self.buffer.last() == Some(&b'\r');
+        if !blank {
+            return Err(Truncated);
+        }
+        let raw = self.buffer.split().freeze();
+        let data = data_of(&raw);
+        Ok(Some(Event { raw, data }))
     }
 
     fn check_size(&self) -> Option<Result<Event, TooLarge>> {
@@ -157,6 +177,22 @@ mod tests {
         decoder.push(b"data: 0123456789abcdef");
 
         assert!(matches!(decoder.next(), Some(Err(TooLarge))));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_tells_a_cut_event_from_a_whole_one() {
+        let rest = |text: &str| {
+            let mut decoder = Decoder::new(64);
+            decoder.push(text.as_bytes());
+            while decoder.next().is_some() {}
+            decoder.finish().map(|event| event.map(|event| event.data.unwrap()))
+        };
+
+        assert_eq!(rest("data: 1\n\n"), Ok(None));
+        assert_eq!(rest("data: 1\r\r"), Ok(Some(Bytes::from_static(b"1"))));
+        for cut in ["d", "data: 1", "data: 1\n", "data: 1\r", "data: 1\n\ndata: 2\n"] {
+            assert_eq!(rest(cut), Err(Truncated), "{cut:?}");
+        }
     }
 
     #[test]

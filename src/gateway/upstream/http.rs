@@ -1,6 +1,30 @@
-//! Streamable HTTP upstreams.
+//! Streamable HTTP upstreams: one pooled HTTP/1.1 client a server, http or https.
+//!
+//! Owns connections, timeouts and the bounds of answers. Follows no redirect, keeps no cookie, and repeats a message
+//! only if nothing of it was sent: `hyper-util` does so for a reused connection that hyper found closed before it
+//! wrote to it, and nobody else does.
 
-use super::{Outbound, Reply, UpstreamError};
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+
+use super::{Content, EventStream, Outbound, Reply, UpstreamError, Verb};
+use crate::gateway::limits;
+use crate::gateway::protocol::envelope::Kind;
+use crate::gateway::protocol::headers::{ACCEL, SESSION};
+use crate::gateway::protocol::sse::{Decoder, TooLarge};
 
 /// Where an HTTP server is.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,10 +34,319 @@ pub struct Config {
 }
 
 /// A server reached over the network.
-pub struct HttpUpstream {}
+pub struct HttpUpstream {
+    client: Connections,
+    uri: Uri,
+    host: HeaderValue,
+    bounds: Bounds,
+}
 
-impl HttpUpstream {
-    pub(super) async fn send(&self, _outbound: Outbound) -> Result<Reply, UpstreamError> {
-        Err(UpstreamError::Gone)
+/// Bounds of one exchange; tests inject small ones.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// TCP connect.
+    connect: Duration,
+    /// First byte of an answer, and each next message.
+    idle: Duration,
+    /// One message, in bytes.
+    message: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connect: limits::UPSTREAM_START, idle: limits::UPSTREAM_IDLE, message: limits::MESSAGE_BYTES }
     }
 }
+
+/// Idle connections kept for one server.
+const POOL: usize = 256;
+/// Idle connections are dropped before Node's and uvicorn's 5 s end them: a message sent into that race is lost, and
+/// it may not be sent again.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+/// A dead peer of a quiet stream is found by TCP.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Largest body of an error that is no JSON, in bytes.
+const OPAQUE_BYTES: usize = 64 << 10;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+/// Headers of an answer that may travel on. Never cookies, and never a challenge: it would send the client to a
+/// foreign authorization server.
+const PASSED: [HeaderName; 4] = [RETRY_AFTER, CACHE_CONTROL, ALLOW, ACCEL];
+
+/// TLS costs memory, so a plain server has none.
+enum Connections {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Connections {
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        match self {
+            Self::Plain(client) => client.request(request),
+            Self::Tls(client) => client.request(request),
+        }
+    }
+}
+
+impl HttpUpstream {
+    /// Prepares the upstream; connections are opened when they are needed.
+    ///
+    /// Fails with [`UpstreamError::Unreachable`] if the URL is no http or https URL.
+    pub fn new(config: &Config) -> Result<Self, UpstreamError> {
+        Self::bounded(config, Bounds::default())
+    }
+
+    fn bounded(config: &Config, bounds: Bounds) -> Result<Self, UpstreamError> {
+        let bad = |why: &str| UpstreamError::Unreachable(format!("{:?} is not a usable URL: {why}", config.url));
+        let uri: Uri = config.url.parse().map_err(|_| bad("it cannot be parsed"))?;
+        let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("it holds a user name or password"));
+        }
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its host is invalid"))?;
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(bounds.connect));
+        tcp.set_keepalive(Some(KEEPALIVE));
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE).pool_max_idle_per_host(POOL);
+        let client = match uri.scheme_str() {
+            Some("http") => Connections::Plain(builder.build(tcp)),
+            Some("https") => {
+                tcp.enforce_http(false);
+                let tls = HttpsConnectorBuilder::new()
+                    .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
+                    .map_err(|error| UpstreamError::Unreachable(format!("TLS is not available: {error}")))?
+                    .https_only()
+                    .enable_http1()
+                    .wrap_connector(tcp);
+                Connections::Tls(builder.build(tls))
+            }
+            _ => return Err(bad("it must begin with http:// or https://")),
+        };
+        Ok(Self { client, uri, host, bounds })
+    }
+
+    pub(super) async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
+        let Outbound { verb, session, mut headers, .. } = outbound;
+        let question = Question::of(&verb);
+        let (method, body) = match verb {
+            Verb::Post(message) => {
+                headers.insert(CONTENT_TYPE, JSON);
+                headers.insert(ACCEPT, EITHER);
+                (Method::POST, Full::new(message.bytes().clone()))
+            }
+            Verb::Get => {
+                headers.insert(ACCEPT, EVENTS);
+                (Method::GET, Full::default())
+            }
+            Verb::Delete => (Method::DELETE, Full::default()),
+        };
+        if let Some(session) = session {
+            // A session id that is no header value came from nowhere: the server cannot know it.
+            headers.insert(SESSION, HeaderValue::from_str(&session).map_err(|_| UpstreamError::NoSession)?);
+        }
+        headers.insert(HOST, self.host.clone());
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        let response = timeout(self.bounds.idle, self.client.request(request))
+            .await
+            .map_err(|_| UpstreamError::Timeout)?
+            .map_err(|error| classify(&error))?;
+        self.reply(response, question).await
+    }
+
+    async fn reply(&self, response: Response<Incoming>, question: Question) -> Result<Reply, UpstreamError> {
+        let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            let to = head.headers.get(LOCATION).map_or("nowhere".into(), |to| String::from_utf8_lossy(to.as_bytes()));
+            return Err(UpstreamError::Garbage(format!(
+                "the server redirected to {to}; redirects are not followed: give the final URL"
+            )));
+        }
+        let content = match (head.status.is_success(), Media::of(&head.headers)) {
+            (true, media) if question == Question::Notice => {
+                // Some servers say "ok". Read it, so that the connection lives on; a stream or more is not worth it.
+                if !matches!(media, Media::Events) {
+                    let _ = self.collect(body, OPAQUE_BYTES).await;
+                }
+                Content::Empty
+            }
+            (true, Media::Events) => {
+                // Quiet is normal on a stream that waits for what happens; a dead peer is TCP's to find.
+                let idle = (question != Question::Stream).then_some(self.bounds.idle);
+                Content::Events(events(body, idle, self.bounds.message))
+            }
+            (_, Media::Json) => match self.collect(body, self.bounds.message).await? {
+                text if !text.is_empty() => Content::Json(text),
+                _ if head.status.is_success() => return Err(UpstreamError::Garbage("an empty answer".to_owned())),
+                _ => Content::Empty,
+            },
+            (true, _) => {
+                let sent = head.headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+                return Err(UpstreamError::Garbage(format!(
+                    "content type {:?} where application/json or text/event-stream is due",
+                    sent.unwrap_or_default()
+                )));
+            }
+            (false, _) => match self.collect(body, OPAQUE_BYTES).await {
+                Ok(text) if text.is_empty() => Content::Empty,
+                Ok(text) => Content::Opaque(text),
+                Err(UpstreamError::TooLarge(_)) => Content::Empty, // The status says enough.
+                Err(error) => return Err(error),
+            },
+        };
+        let session = match head.headers.get(SESSION).map(HeaderValue::to_str) {
+            None => None,
+            Some(Ok(id)) => Some(Arc::from(id)),
+            Some(Err(_)) => return Err(UpstreamError::Garbage("the session id is not visible ASCII".to_owned())),
+        };
+        Ok(Reply { status: head.status, session, headers: passed(&head.headers), content })
+    }
+
+    /// The whole body. One frame is shared, not copied.
+    async fn collect(&self, mut body: Incoming, limit: usize) -> Result<Bytes, UpstreamError> {
+        if body.size_hint().lower() > limit as u64 {
+            return Err(UpstreamError::TooLarge(limit));
+        }
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(bytes) = frame(&mut body, Some(self.bounds.idle)).await? {
+            if first.len() + rest.len() + bytes.len() > limit {
+                return Err(UpstreamError::TooLarge(limit));
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = bytes;
+            } else {
+                if rest.is_empty() {
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&bytes);
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}
+
+/// What an exchange waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Question {
+    /// The answer to a request.
+    Request,
+    /// Nothing: a notification, a response, or the end of a session.
+    Notice,
+    /// Whatever happens: GET, `subscriptions/listen`.
+    Stream,
+}
+
+impl Question {
+    fn of(verb: &Verb) -> Self {
+        match verb {
+            Verb::Post(message) if message.kind != Kind::Request => Self::Notice,
+            Verb::Post(message) if message.method == "subscriptions/listen" => Self::Stream,
+            Verb::Post(_) => Self::Request,
+            Verb::Get => Self::Stream,
+            Verb::Delete => Self::Notice,
+        }
+    }
+}
+
+/// What the content type promises.
+enum Media {
+    Json,
+    Events,
+    Other,
+}
+
+impl Media {
+    fn of(headers: &HeaderMap) -> Self {
+        let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if essence.eq_ignore_ascii_case(b"application/json") {
+            Self::Json
+        } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
+            Self::Events
+        } else {
+            Self::Other
+        }
+    }
+}
+
+fn passed(from: &HeaderMap) -> HeaderMap {
+    let mut to = HeaderMap::new();
+    for name in PASSED {
+        if let Some(value) = from.get(&name) {
+            to.insert(name, value.clone());
+        }
+    }
+    to
+}
+
+/// The next bytes of a body; trailers are skipped.
+async fn frame(body: &mut Incoming, idle: Option<Duration>) -> Result<Option<Bytes>, UpstreamError> {
+    loop {
+        let next = match idle {
+            Some(idle) => timeout(idle, body.frame()).await.map_err(|_| UpstreamError::Timeout)?,
+            None => body.frame().await,
+        };
+        match next {
+            None => return Ok(None),
+            // A body that breaks off is one that was not finished, whatever hyper calls it.
+            Some(Err(_)) => return Err(UpstreamError::Gone),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// Decodes events. Dropping the stream drops the body, and hyper closes a connection whose body was not read to its
+/// end: in the modern era that cancels the request.
+fn events(body: Incoming, idle: Option<Duration>, limit: usize) -> EventStream {
+    let state = Some((body, Decoder::new(limit)));
+    Box::pin(futures::stream::unfold(state, move |state| async move {
+        let (mut body, mut decoder) = state?;
+        loop {
+            match decoder.next() {
+                Some(Ok(event)) => return Some((Ok(event), Some((body, decoder)))),
+                Some(Err(TooLarge)) => return Some((Err(UpstreamError::TooLarge(limit)), None)),
+                None => {}
+            }
+            match frame(&mut body, idle).await {
+                Ok(Some(bytes)) => decoder.push(&bytes),
+                Ok(None) => {
+                    return match decoder.finish() {
+                        Ok(None) => None,
+                        Ok(Some(event)) => Some((Ok(event), None)),
+                        Err(_) => Some((Err(UpstreamError::Gone), None)),
+                    };
+                }
+                Err(error) => return Some((Err(error), None)),
+            }
+        }
+    }))
+}
+
+/// What a failed request means. Only a failed connect proves that nothing reached the server.
+fn classify(error: &ClientError) -> UpstreamError {
+    if error.is_connect() {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        return UpstreamError::Unreachable(cause.to_string());
+    }
+    match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
+        Some(source) if source.is_parse() => UpstreamError::Garbage(format!("not HTTP/1.1: {source}")),
+        _ => UpstreamError::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests;

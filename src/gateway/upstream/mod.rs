@@ -126,6 +126,16 @@ pub enum Upstream {
 }
 
 impl Upstream {
+    /// Prepares the upstream: nothing is connected or started before it is needed.
+    ///
+    /// Fails with [`UpstreamError::Unreachable`] if it never could be: a malformed URL, an empty command.
+    pub fn new(config: Config) -> Result<Self, UpstreamError> {
+        match config {
+            Config::Http(config) => http::HttpUpstream::new(&config).map(Self::Http),
+            Config::Stdio(config) => stdio::StdioUpstream::new(config).map(Self::Stdio),
+        }
+    }
+
     /// Sends one exchange. The caller holds a permit, or the message needs none.
     pub async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
         match self {

@@ -35,8 +35,13 @@ pub struct StdioUpstream {}
 
 impl StdioUpstream {
     /// Prepares the upstream; children start when they are needed.
-    pub fn new(_config: Config) -> Self {
-        Self {}
+    ///
+    /// Fails with [`UpstreamError::Unreachable`] if there is no command.
+    pub fn new(config: Config) -> Result<Self, UpstreamError> {
+        if config.command.is_empty() {
+            return Err(UpstreamError::Unreachable("there is no command to run".to_owned()));
+        }
+        Ok(Self {})
     }
 
     pub(super) async fn send(&self, _outbound: Outbound) -> Result<Reply, UpstreamError> {

@@ -1,0 +1,193 @@
+//! One server behind the gateway: its upstream, the policy in force, its sessions and tasks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+
+use super::auth::{Authenticator, Verified};
+use super::fetch::Fetcher;
+use super::layers::session::Sessions;
+use super::limits;
+use super::upstream::{self, Upstream, UpstreamError};
+use crate::policy::snapshot::Subject;
+use crate::policy::{Policy, SubjectView};
+use crate::telemetry::metrics::{Metrics, ServerMetrics};
+
+/// Everything that one `/servers/NAME/mcp` stands for.
+pub(super) struct Endpoint {
+    pub(super) name: Arc<str>,
+    pub(super) config: upstream::Config,
+    pub(super) upstream: Upstream,
+    /// Absent until the first policy: everything is refused.
+    pub(super) force: ArcSwapOption<Force>,
+    pub(super) sessions: Sessions,
+    pub(super) tasks: Tasks,
+    pub(super) streams: Streams,
+    /// Cancelled when the server is removed or the gateway ends: ends its streams.
+    pub(super) closing: CancellationToken,
+}
+
+/// A policy in force, with all that depends on it.
+pub(super) struct Force {
+    pub(super) policy: Arc<Policy>,
+    pub(super) authenticator: Arc<Authenticator>,
+    /// The view of callers without a token, if such callers are let in.
+    pub(super) anonymous: Option<Arc<SubjectView>>,
+    /// OAuth scopes that roles name: published as `scopes_supported`.
+    pub(super) scopes: Vec<String>,
+    pub(super) metrics: Arc<ServerMetrics>,
+    views: RwLock<HashMap<usize, CachedView>>,
+}
+
+/// A view, and the token that it belongs to.
+type CachedView = (Arc<Verified>, Arc<SubjectView>);
+
+impl Endpoint {
+    pub(super) fn new(name: &str, config: upstream::Config, closing: CancellationToken) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            name: name.into(),
+            upstream: Upstream::new(config.clone())?,
+            config,
+            force: ArcSwapOption::empty(),
+            sessions: Sessions::default(),
+            tasks: Tasks::new(),
+            streams: Streams::default(),
+            closing,
+        })
+    }
+}
+
+impl Force {
+    /// Reuses `before`'s authenticator, and with it every verified token, if issuers and audiences are the same.
+    pub(super) fn new(policy: Arc<Policy>, before: Option<&Self>, fetcher: &Fetcher, metrics: &Arc<Metrics>) -> Self {
+        let snapshot = policy.snapshot();
+        let metrics = metrics.server(&snapshot.target.namespace, &snapshot.target.server);
+        metrics.retain(
+            snapshot.tools.iter().map(|tool| tool.name.as_str()),
+            snapshot.roles.iter().map(|role| role.name.as_str()),
+        );
+        let authenticator = before
+            .map(|before| &before.authenticator)
+            .filter(|authenticator| authenticator.serves(&snapshot.issuers, &snapshot.urls))
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Authenticator::new(&snapshot.issuers, &snapshot.urls, fetcher.clone())));
+        let mut scopes: Vec<String> = snapshot
+            .roles
+            .iter()
+            .flat_map(|role| &role.subjects)
+            .filter_map(|subject| match subject {
+                Subject::Scope { name, .. } => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        scopes.sort();
+        scopes.dedup();
+        let anonymous = snapshot.anonymous.is_some().then(|| Arc::new(policy.subject(None)));
+        Self { authenticator, anonymous, scopes, metrics, views: RwLock::default(), policy }
+    }
+
+    /// The caller's view of this policy, resolved once per token.
+    pub(super) fn view(&self, verified: &Arc<Verified>) -> Arc<SubjectView> {
+        let key = Arc::as_ptr(verified) as usize; // The entry keeps its token alive, so an address is never reused.
+        if let Some((_, view)) = self.views.read().get(&key) {
+            return view.clone();
+        }
+        let view = Arc::new(self.policy.subject(Some(&verified.identity)));
+        let mut views = self.views.write();
+        if views.len() as u64 >= limits::TOKENS {
+            views.clear(); // Rare, and cheaper than to keep an order of use.
+        }
+        views.insert(key, (verified.clone(), view.clone()));
+        view
+    }
+}
+
+/// Who calls, and what that comes to under the policy in force.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// `None` for a caller without a token.
+    pub(super) verified: Option<Arc<Verified>>,
+    pub(super) view: Arc<SubjectView>,
+}
+
+impl Caller {
+    /// One string for (issuer, subject).
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        self.verified.as_ref().map(|verified| &verified.key)
+    }
+
+    /// Time until the token expires; `None` for never.
+    pub(super) fn expires_in(&self) -> Option<std::time::Duration> {
+        let verified = self.verified.as_ref()?;
+        let seconds = verified.expires.saturating_sub(Timestamp::now().as_second());
+        Some(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+}
+
+/// Who created which task. A task that is not in here is unknown to everybody.
+pub(super) struct Tasks {
+    owners: moka::sync::Cache<String, Option<Arc<str>>>,
+}
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        let owners = moka::sync::Cache::builder().max_capacity(limits::TASKS).time_to_idle(limits::TASK_IDLE).build();
+        Self { owners }
+    }
+
+    pub(super) fn record(&self, task: String, caller: &Caller) {
+        self.owners.insert(task, caller.key().cloned());
+    }
+
+    pub(super) fn belongs_to(&self, task: &str, caller: &Caller) -> bool {
+        self.owners.get(task).is_some_and(|owner| owner.as_ref() == caller.key())
+    }
+}
+
+/// Long-lived streams, counted per caller.
+#[derive(Clone, Default)]
+pub(super) struct Streams {
+    open: Arc<Mutex<HashMap<Option<Arc<str>>, usize>>>,
+}
+
+/// One open stream. Dropping it makes room.
+pub(super) struct OpenStream {
+    streams: Streams,
+    caller: Option<Arc<str>>,
+}
+
+impl Streams {
+    /// `None` if the caller has [`limits::STREAMS_PER_CALLER`] already.
+    pub(super) fn open(&self, caller: &Caller) -> Option<OpenStream> {
+        let key = caller.key().cloned();
+        let mut open = self.open.lock();
+        let count = open.entry(key.clone()).or_default();
+        if *count >= limits::STREAMS_PER_CALLER {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(OpenStream { streams: self.clone(), caller: key })
+    }
+
+    /// All open streams.
+    pub(super) fn count(&self) -> usize {
+        self.open.lock().values().sum()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut open = self.streams.open.lock();
+        if let Some(count) = open.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.caller);
+            }
+        }
+    }
+}

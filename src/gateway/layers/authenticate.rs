@@ -1,0 +1,84 @@
+//! Second layer: who calls. A token that is present but not accepted is 401, never anonymous.
+
+use http::request::Parts;
+use http::{StatusCode, header};
+use jiff::Timestamp;
+
+use crate::gateway::audit::Outcome;
+use crate::gateway::auth::metadata;
+use crate::gateway::endpoint::{Caller, Force};
+use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED};
+use crate::policy::snapshot::Issuer;
+
+/// The caller of a request.
+pub(in crate::gateway) async fn caller(force: &Force, head: &Parts) -> Result<Caller, Reject> {
+    let mut tokens = head.headers.get_all(header::AUTHORIZATION).iter();
+    let (first, second) = (tokens.next(), tokens.next());
+    let Some(token) = first else {
+        return match &force.anonymous {
+            Some(view) => Ok(Caller { verified: None, view: view.clone() }),
+            None => Err(challenge(force, head, None)),
+        };
+    };
+    if second.is_some() {
+        return Err(challenge(force, head, Some("the Authorization header is repeated".to_owned())));
+    }
+    match force.authenticator.verify(token.as_bytes(), Timestamp::now()).await {
+        Ok(verified) => Ok(Caller { view: force.view(&verified), verified: Some(verified) }),
+        Err(refused) => Err(challenge(force, head, Some(refused.to_string()))),
+    }
+}
+
+fn challenge(force: &Force, head: &Parts, refused: Option<String>) -> Reject {
+    let error = refused.as_deref().map(|description| ("invalid_token", description));
+    let scopes = (!force.scopes.is_empty()).then(|| force.scopes.join(" "));
+    let value = metadata::challenge(&metadata_url(force, head), error, scopes.as_deref());
+    let message = refused.unwrap_or_else(|| "a bearer token is required".to_owned());
+    Reject::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, Outcome::Invalid, message)
+        .with_header(header::WWW_AUTHENTICATE, value)
+}
+
+/// 403 for a caller whose token lacks scopes that a rule wants.
+pub(in crate::gateway) fn insufficient_scope(force: &Force, head: &Parts, scopes: &[String]) -> Reject {
+    let scope = scopes.join(" ");
+    let error = Some(("insufficient_scope", "the token lacks a scope that this needs"));
+    let value = metadata::challenge(&metadata_url(force, head), error, Some(&scope));
+    Reject::new(
+        StatusCode::FORBIDDEN,
+        crate::gateway::protocol::error::DENIED,
+        Outcome::Denied,
+        format!("the token lacks the scope: {scope}"),
+    )
+    .with("scope", scope)
+    .with_header(header::WWW_AUTHENTICATE, value)
+}
+
+/// The endpoint's URL as the client knows it: of its URLs the one with the `Host` that was asked, else the first.
+fn resource<'a>(force: &'a Force, head: &Parts) -> &'a str {
+    let urls = &force.policy.snapshot().urls;
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = |url: &str| url.split_once("://").and_then(|(_, rest)| rest.split('/').next()).map(str::to_owned);
+    urls.iter().find(|url| authority(url).as_deref() == host).or_else(|| urls.first()).map_or("", String::as_str)
+}
+
+fn metadata_url(force: &Force, head: &Parts) -> String {
+    let resource = resource(force, head);
+    let split = resource.find("://").and_then(|at| resource.get(at + 3..)?.find('/').map(|slash| at + 3 + slash));
+    let (origin, path) = split.map_or((resource, ""), |at| resource.split_at(at));
+    format!("{origin}/.well-known/oauth-protected-resource{path}")
+}
+
+/// The protected resource metadata of an endpoint (RFC 9728). Issuers that only this process speaks for are not in it.
+pub(in crate::gateway) fn document(force: &Force, head: &Parts) -> String {
+    let snapshot = force.policy.snapshot();
+    let resource = resource(force, head);
+    let foreign: Vec<Issuer> =
+        snapshot.issuers.iter().filter(|issuer| !is_own(&issuer.url, resource)).cloned().collect();
+    metadata::metadata(resource, &foreign, &force.scopes)
+}
+
+/// Whether an issuer's URL lies at the gateway itself (the laptop's own token issuer, which serves no login).
+fn is_own(issuer: &str, resource: &str) -> bool {
+    let origin = |url: &str| url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    origin(issuer) == origin(resource)
+}

@@ -1,0 +1,256 @@
+//! The decision. Only this file makes a [`Permit`], and only a permit is forwarded: a message that was not decided
+//! upon cannot be sent.
+
+use http::request::Parts;
+use jiff::Timestamp;
+
+use super::authenticate::insufficient_scope;
+use super::deliver::Purpose;
+use super::record::Recorder;
+use crate::gateway::endpoint::{Caller, Endpoint, Force};
+use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::error::{PARAMS, Reject};
+use crate::gateway::protocol::json::{self, items, members, range_in, splice};
+use crate::gateway::protocol::meta;
+use crate::gateway::protocol::methods::Class;
+use crate::policy::snapshot::{Registration, Tool};
+use crate::policy::{Call, Decision, Identity, Item, Policy, Reason, Verdict};
+
+/// Leave to send one message, bound to its final bytes.
+pub(in crate::gateway) struct Permit {
+    message: Envelope,
+    purpose: Purpose,
+    read_only: bool,
+}
+
+impl Permit {
+    /// What the answer is for.
+    pub(in crate::gateway) fn purpose(&self) -> &Purpose {
+        &self.purpose
+    }
+
+    /// Whether the message is known to change nothing: no intent is recorded for it.
+    pub(in crate::gateway) fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The bytes that may be sent.
+    pub(in crate::gateway) fn into_message(self) -> Envelope {
+        self.message
+    }
+}
+
+/// What a decision reads.
+pub(in crate::gateway) struct Asked<'a> {
+    pub(in crate::gateway) endpoint: &'a Endpoint,
+    pub(in crate::gateway) force: &'a Force,
+    pub(in crate::gateway) caller: &'a Caller,
+    pub(in crate::gateway) head: &'a Parts,
+    pub(in crate::gateway) era: Era,
+}
+
+/// Decides about one message from a client. The recorder learns what was decided, and why.
+pub(in crate::gateway) fn authorize(
+    asked: &Asked<'_>,
+    class: Class,
+    message: Envelope,
+    record: &mut Recorder,
+) -> Result<Permit, Reject> {
+    let message = match meta::strip_own(message.text()) {
+        None => message,
+        Some(clean) => Envelope::parse_trusting(clean.into())?,
+    };
+    let plain = |message, purpose| Ok(Permit { message, purpose, read_only: true });
+    match class {
+        Class::Initialize => plain(message, Purpose::Initialize),
+        Class::Session => plain(message, Purpose::Plain),
+        Class::List(list) => plain(message, Purpose::List(list)),
+        Class::Tool => tool(asked, message, record),
+        Class::Prompt => {
+            let name = message.name.clone().ok_or_else(|| missing("name"))?;
+            let call = Call { item: Item::Prompt(&name), arguments: message.arguments() };
+            decide(asked, &call, ("prompt", &name), record)?;
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: true })
+        }
+        Class::Resource => {
+            let uri = message.uri.clone().ok_or_else(|| missing("uri"))?;
+            decide(asked, &Call { item: Item::Resource(&uri), arguments: None }, ("resource", &uri), record)?;
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: true })
+        }
+        Class::Complete => {
+            complete(asked, &message, record)?;
+            plain(message, Purpose::Plain)
+        }
+        Class::Task => {
+            let task = message.task.clone().ok_or_else(|| missing("taskId"))?;
+            record.target(&task);
+            if !asked.endpoint.tasks.belongs_to(&task, asked.caller) {
+                return Err(Reject::unknown("task", &task, asked.era));
+            }
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: false })
+        }
+        Class::Listen => plain(listen(asked, message)?, Purpose::Plain),
+    }
+}
+
+fn missing(field: &str) -> Reject {
+    Reject::malformed(PARAMS, format!("params.{field} is missing"))
+}
+
+fn tool(asked: &Asked<'_>, message: Envelope, record: &mut Recorder) -> Result<Permit, Reject> {
+    let exposed = message.name.clone().ok_or_else(|| missing("name"))?;
+    let policy = &asked.force.policy;
+    let declared = policy.tool_by_exposed_name(&exposed);
+    // A tool that is exposed under another name does not exist under its own.
+    let name = match declared {
+        Some(tool) => tool.name.clone(),
+        None if policy.snapshot().registration == Registration::Auto && policy.tool(&exposed).is_none() => {
+            exposed.clone()
+        }
+        None => {
+            record.target(&exposed);
+            record.decision("unknown", None, Some("NotDeclared".to_owned()));
+            return Err(Reject::unknown("tool", &exposed, asked.era));
+        }
+    };
+    let call = Call { item: Item::Tool(&name), arguments: message.arguments() };
+    decide(asked, &call, ("tool", &exposed), record)?;
+    let purpose = Purpose::Use { deprecation: declared.and_then(deprecation) };
+    let read_only = declared.is_some_and(|tool| tool.annotations.read_only);
+    record.target(&name);
+    let message = if name == exposed {
+        message
+    } else {
+        let range = message.name_range().ok_or_else(|| missing("name"))?;
+        Envelope::parse_trusting(splice(message.text(), &[(range, json::quote(&name))]).into())?
+    };
+    Ok(Permit { message, purpose, read_only })
+}
+
+/// What callers of a deprecated tool are told, as JSON text.
+fn deprecation(tool: &Tool) -> Option<std::sync::Arc<str>> {
+    let told = tool.deprecation.as_ref()?;
+    serde_json::to_string(told).ok().map(Into::into)
+}
+
+/// Allows, or refuses as the caller may know it: an invisible thing exactly as one that does not exist.
+fn decide(asked: &Asked<'_>, call: &Call<'_>, shown: (&str, &str), record: &mut Recorder) -> Result<(), Reject> {
+    let (what, name) = shown;
+    let now = Timestamp::now();
+    record.target(match call.item {
+        Item::Tool(name) | Item::Prompt(name) | Item::Resource(name) | Item::ResourceTemplate(name) => name,
+    });
+    let decision = asked.force.policy.decide(&asked.caller.view, call, now);
+    let reason = (decision.verdict != Verdict::Allow).then(|| reason_text(&decision));
+    match decision.verdict {
+        Verdict::Allow => {
+            record.decision("allow", decision.rule, reason);
+            return Ok(());
+        }
+        Verdict::Deny => record.decision("deny", decision.rule.clone(), reason),
+        Verdict::Unknown => record.decision("unknown", decision.rule.clone(), reason),
+    }
+    if let Some(scopes) = missing_scopes(asked, call, now) {
+        return Err(insufficient_scope(asked.force, asked.head, &scopes));
+    }
+    Err(match (decision.verdict, decision.reason) {
+        (Verdict::Deny, Reason::Argument { path, permitted }) => {
+            Reject::denied(format!("refused by policy: {path} must be {permitted}"))
+                .with("path", path)
+                .with("permitted", permitted)
+        }
+        (Verdict::Deny, _) => Reject::denied(format!("refused by policy: this use of the {what} is not allowed")),
+        (Verdict::Allow | Verdict::Unknown, _) => Reject::unknown(what, name, asked.era),
+    })
+}
+
+fn reason_text(decision: &Decision) -> String {
+    match &decision.reason {
+        Reason::Argument { path, .. } => format!("Argument {path}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Scopes that would make the call allowed, if a rule of this policy reads scopes at all.
+fn missing_scopes(asked: &Asked<'_>, call: &Call<'_>, now: Timestamp) -> Option<Vec<String>> {
+    let identity = &asked.caller.verified.as_ref()?.identity;
+    let policy: &Policy = &asked.force.policy;
+    let allowed_with = |scopes: Vec<String>| {
+        let richer = Identity { scopes, ..identity.clone() };
+        policy.decide(&policy.subject(Some(&richer)), call, now).verdict == Verdict::Allow
+    };
+    let lacking: Vec<&String> = asked.force.scopes.iter().filter(|scope| !identity.scopes.contains(scope)).collect();
+    let with =
+        |more: &[&String]| -> Vec<String> { identity.scopes.iter().chain(more.iter().copied()).cloned().collect() };
+    // One scope that suffices is a better answer than all that are missing.
+    if let Some(scope) = lacking.iter().find(|scope| allowed_with(with(&[scope]))) {
+        return Some(vec![(*scope).clone()]);
+    }
+    (lacking.len() > 1 && allowed_with(with(&lacking))).then(|| lacking.into_iter().cloned().collect())
+}
+
+/// Completion tells what values an argument may have: only for things that the caller sees.
+fn complete(asked: &Asked<'_>, message: &Envelope, record: &mut Recorder) -> Result<(), Reject> {
+    let reference = message
+        .params()
+        .and_then(members)
+        .and_then(|all| all.iter().find(|(key, _)| key == "ref").and_then(|(_, raw)| members(raw.get())))
+        .ok_or_else(|| missing("ref"))?;
+    let text = |wanted: &str| {
+        reference
+            .iter()
+            .find(|(key, _)| key == wanted)
+            .and_then(|(_, raw)| serde_json::from_str::<String>(raw.get()).ok())
+    };
+    let kind = text("type");
+    let (what, name) = match kind.as_deref() {
+        Some("ref/prompt") => ("prompt", text("name").ok_or_else(|| missing("ref.name"))?),
+        Some("ref/resource") => ("resource", text("uri").ok_or_else(|| missing("ref.uri"))?),
+        _ => return Err(Reject::malformed(PARAMS, "params.ref.type must be \"ref/prompt\" or \"ref/resource\"")),
+    };
+    let item = match what {
+        "prompt" => Item::Prompt(&name),
+        _ if name.contains('{') => Item::ResourceTemplate(&name),
+        _ => Item::Resource(&name),
+    };
+    record.target(&name);
+    if asked.force.policy.visible(&asked.caller.view, item, Timestamp::now()) {
+        Ok(())
+    } else {
+        Err(Reject::unknown(what, &name, asked.era))
+    }
+}
+
+/// Takes out of `subscriptions/listen` what the caller may not watch; the server acknowledges the rest.
+fn listen(asked: &Asked<'_>, message: Envelope) -> Result<Envelope, Reject> {
+    let now = Timestamp::now();
+    let mut edits = Vec::new();
+    let filter = message
+        .params()
+        .and_then(members)
+        .and_then(|all| all.iter().find(|(key, _)| key == "notifications").and_then(|(_, raw)| members(raw.get())));
+    for (key, raw) in filter.unwrap_or_default() {
+        let allowed: &dyn Fn(&str) -> bool = match key.as_ref() {
+            "resourceSubscriptions" => &|uri| asked.force.policy.visible(&asked.caller.view, Item::Resource(uri), now),
+            "taskIds" => &|task| asked.endpoint.tasks.belongs_to(task, asked.caller),
+            _ => continue,
+        };
+        let all = items(raw.get()).ok_or_else(|| Reject::malformed(PARAMS, format!("{key} must be a list")))?;
+        let mut kept = Vec::new();
+        for item in &all {
+            let name: String = serde_json::from_str(item.get())
+                .map_err(|_| Reject::malformed(PARAMS, format!("{key} must hold strings")))?;
+            if allowed(&name) {
+                kept.push(item.get());
+            }
+        }
+        if kept.len() < all.len() {
+            edits.push((range_in(message.text(), raw.get()), format!("[{}]", kept.join(","))));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(message);
+    }
+    Ok(Envelope::parse_trusting(splice(message.text(), &edits).into())?)
+}

@@ -1,0 +1,334 @@
+//! The answer on its way back: checked, filtered, and counted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::from_server::forbidden_input;
+use super::record::Recorder;
+use super::session::Session;
+use super::stream;
+use crate::gateway::audit::Outcome;
+use crate::gateway::body::Body;
+use crate::gateway::endpoint::{Caller, Endpoint, Force, OpenStream};
+use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::error::Reject;
+use crate::gateway::protocol::headers::{ACCEL, SESSION};
+use crate::gateway::protocol::json::splice;
+use crate::gateway::protocol::list::{self, Entry, Override};
+use crate::gateway::protocol::meta;
+use crate::gateway::protocol::methods::List;
+use crate::gateway::server::Shared;
+use crate::gateway::upstream::{Content, Reply, UpstreamError};
+use crate::policy::snapshot::{Lifecycle, Registration, Tool};
+use crate::policy::{Item, Policy};
+
+/// What an answer is for, and so what is done with it.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) enum Purpose {
+    /// Opens a session.
+    Initialize,
+    /// Is filtered.
+    List(List),
+    /// The use of a tool, a prompt, a resource or a task.
+    Use {
+        /// JSON text that callers of a deprecated tool find in `_meta`.
+        deprecation: Option<Arc<str>>,
+    },
+    /// Passes.
+    Plain,
+}
+
+/// Everything that an answer needs on its way back.
+pub(in crate::gateway) struct Delivery {
+    pub(in crate::gateway) shared: Arc<Shared>,
+    pub(in crate::gateway) endpoint: Arc<Endpoint>,
+    pub(in crate::gateway) force: Arc<Force>,
+    pub(in crate::gateway) caller: Caller,
+    pub(in crate::gateway) session: Option<Arc<Session>>,
+    pub(in crate::gateway) era: Era,
+    /// The client's id as JSON text; `None` for a notification, an answer, or a stream of its own.
+    pub(in crate::gateway) id: Option<String>,
+    pub(in crate::gateway) purpose: Purpose,
+    /// The caller's place among long-lived streams, for a stream of its own.
+    #[expect(dead_code, reason = "held until the stream ends")]
+    pub(in crate::gateway) open: Option<OpenStream>,
+    pub(in crate::gateway) record: Recorder,
+}
+
+const PROBLEM: &str = "the answer is not a JSON-RPC message";
+
+impl Delivery {
+    /// The response to the client.
+    pub(in crate::gateway) fn deliver(mut self, reply: Reply) -> Response<Body> {
+        if let Err(reject) = self.check_status(reply.status) {
+            return refuse(self.record, &reject);
+        }
+        self.record.status(reply.status);
+        let mut response = Response::builder().status(reply.status);
+        for (name, value) in &reply.headers {
+            response = response.header(name, value);
+        }
+        if let (Purpose::Initialize, true, Some(upstream)) = (&self.purpose, reply.status.is_success(), reply.session) {
+            self.session = Some(self.endpoint.sessions.open(&self.caller, upstream));
+        }
+        if let Some(session) = &self.session {
+            response = response.header(SESSION, session.id.as_str());
+        }
+        let (body, content_type, outcome) = match reply.content {
+            Content::Empty => (Bytes::new(), None, status_outcome(reply.status)),
+            Content::Opaque(bytes) => (bytes, Some("text/plain; charset=utf-8"), status_outcome(reply.status)),
+            Content::Json(bytes) => match self.json(bytes, reply.status) {
+                Ok((bytes, outcome)) => (bytes, Some("application/json"), outcome),
+                Err(reject) => return refuse(self.record, &reject),
+            },
+            Content::Events(events) => {
+                let response = response
+                    .header(header::CONTENT_TYPE, "text/event-stream")
+                    .header(header::CACHE_CONTROL, "no-cache")
+                    .header(ACCEL, "no");
+                return respond(response, Body::Events(stream::events(self, events)));
+            }
+        };
+        self.record.sent(body.len());
+        self.record.finish(outcome);
+        match content_type {
+            Some(content_type) => respond(response.header(header::CONTENT_TYPE, content_type), Body::Full(body)),
+            None => respond(response, Body::Empty),
+        }
+    }
+
+    /// The policy in force now, and the caller's view of it: an answer may outlive several.
+    pub(in crate::gateway) fn current(&self) -> (Arc<Force>, Caller) {
+        let Some(force) = self.endpoint.force.load_full() else { return (self.force.clone(), self.caller.clone()) };
+        let mut caller = self.caller.clone();
+        caller.view = match (&caller.verified, &force.anonymous) {
+            (Some(verified), _) => force.view(verified),
+            (None, Some(view)) => view.clone(),
+            (None, None) => Arc::new(force.policy.subject(None)), // Without a role: nothing is visible.
+        };
+        (force, caller)
+    }
+
+    fn check_status(&self, status: StatusCode) -> Result<(), Reject> {
+        match status {
+            // The challenge of a server would send the client to a foreign login.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(UpstreamError::Unreachable(format!("it refused the gateway with HTTP {}", status.as_u16())).into())
+            }
+            StatusCode::NOT_FOUND if self.era == Era::Legacy && self.session.is_some() => {
+                if let Some(session) = &self.session {
+                    self.endpoint.sessions.remove(&session.id);
+                }
+                Err(Reject::no_session())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One JSON message, as the whole answer.
+    fn json(&mut self, bytes: Bytes, status: StatusCode) -> Result<(Bytes, Outcome), Reject> {
+        let garbage = |what: &str| Reject::from(UpstreamError::Garbage(what.to_owned()));
+        let message = Envelope::parse_trusting(bytes);
+        if !status.is_success() {
+            // An error may come without an id, or without being JSON-RPC at all: it tells nothing that is filtered.
+            let message = message.map_err(|_| garbage(PROBLEM))?;
+            return match message.result() {
+                Some(_) => Err(garbage("a result came with an error status")),
+                None => Ok((cleaned(&message), status_outcome(status))),
+            };
+        }
+        let message = message.map_err(|error| garbage(&error.to_string()))?;
+        match &self.id {
+            Some(id) if message.kind == Kind::Response && same_id(message.id(), id) => {}
+            Some(_) => return Err(garbage("it answers another request")),
+            // Nobody waits for a body here.
+            None => return Ok((Bytes::new(), Outcome::Ok)),
+        }
+        let purpose = self.purpose.clone();
+        self.answer(&purpose, &message)
+    }
+
+    /// The final answer to a request: what the client gets, and how it counts.
+    pub(in crate::gateway) fn answer(&self, purpose: &Purpose, message: &Envelope) -> Result<(Bytes, Outcome), Reject> {
+        let garbage = |what: &str| Reject::from(UpstreamError::Garbage(what.to_owned()));
+        let (Some(result), Some(range)) = (message.result(), message.result_range()) else {
+            return Ok((cleaned(message), Outcome::Error));
+        };
+        match purpose {
+            Purpose::Initialize | Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
+            Purpose::List(list) => {
+                let (force, caller) = self.current();
+                let filtered = filter(*list, result, &force, &caller).map_err(|_| garbage("it holds no list"))?;
+                let text = filtered.map(|filtered| splice(message.text(), &[(range, filtered)]));
+                let text = text.as_deref().unwrap_or_else(|| message.text());
+                let bytes = match meta::strip_own(text) {
+                    Some(clean) => clean.into(),
+                    None if text.len() == message.bytes().len() => message.bytes().clone(),
+                    None => Bytes::copy_from_slice(text.as_bytes()),
+                };
+                Ok((bytes, Outcome::Ok))
+            }
+            Purpose::Use { deprecation } => {
+                let seen: Used<'_> = serde_json::from_str(result).map_err(|_| garbage("the result is no object"))?;
+                if let Some(requests) = seen.input_requests
+                    && let Some(method) = forbidden_input(self.force.policy.snapshot().server_requests, requests)
+                {
+                    return Err(Reject::denied(format!("the server asked for {method}, which policy does not allow")));
+                }
+                if let Some(task) = seen.new_task() {
+                    self.endpoint.tasks.record(task, &self.caller);
+                }
+                let outcome =
+                    if seen.is_error.is_some_and(|raw| raw.get() == "true") { Outcome::ToolError } else { Outcome::Ok };
+                let bytes = match deprecation {
+                    None => cleaned(message),
+                    Some(told) => {
+                        let clean = meta::strip_own(result);
+                        let told =
+                            meta::with_meta(clean.as_deref().unwrap_or(result), "toolgate.dev/deprecation", told)
+                                .ok_or_else(|| garbage("the result is no object"))?;
+                        splice(message.text(), &[(range, told)]).into()
+                    }
+                };
+                Ok((bytes, outcome))
+            }
+        }
+    }
+}
+
+/// The few members of a result that are read.
+#[derive(Deserialize)]
+struct Used<'a> {
+    #[serde(borrow, rename = "isError")]
+    is_error: Option<&'a RawValue>,
+    #[serde(borrow, rename = "resultType")]
+    result_type: Option<&'a RawValue>,
+    #[serde(borrow, rename = "inputRequests")]
+    input_requests: Option<&'a RawValue>,
+    #[serde(borrow, rename = "taskId")]
+    task_id: Option<&'a RawValue>,
+    /// Where 2025-11-25 has the task.
+    #[serde(borrow)]
+    task: Option<&'a RawValue>,
+}
+
+impl Used<'_> {
+    /// The id of the task that this result creates.
+    fn new_task(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Legacy {
+            #[serde(rename = "taskId")]
+            task_id: String,
+        }
+        match (self.task_id, self.task) {
+            (Some(id), _) if self.result_type.is_some_and(|kind| kind.get() == "\"task\"") => {
+                serde_json::from_str(id.get()).ok()
+            }
+            (_, Some(task)) => serde_json::from_str::<Legacy>(task.get()).ok().map(|task| task.task_id),
+            _ => None,
+        }
+    }
+}
+
+fn cleaned(message: &Envelope) -> Bytes {
+    meta::strip_own(message.text()).map_or_else(|| message.bytes().clone(), Bytes::from)
+}
+
+/// Whether both are the same JSON string or number; servers may escape a string in their own way.
+pub(in crate::gateway) fn same_id(answered: Option<&str>, asked: &str) -> bool {
+    let text = |raw: &str| serde_json::from_str::<String>(raw).ok();
+    answered.is_some_and(|answered| answered == asked || text(answered).is_some_and(|id| text(asked) == Some(id)))
+}
+
+fn status_outcome(status: StatusCode) -> Outcome {
+    if status.is_success() { Outcome::Ok } else { Outcome::Error }
+}
+
+fn respond(builder: http::response::Builder, body: Body) -> Response<Body> {
+    builder.body(body).unwrap_or_else(|_| {
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}
+
+/// The end of an exchange that is refused.
+pub(in crate::gateway) fn refuse(mut record: Recorder, reject: &Reject) -> Response<Body> {
+    let id = record.received().and_then(|message| message.id()).or(reject.id.as_deref());
+    let body = reject.body(id, record.request_id());
+    record.refused(reject);
+    record.sent(body.len());
+    record.finish(reject.outcome);
+    own_response(reject.status, reject.header.clone(), body)
+}
+
+/// A response of our own.
+pub(in crate::gateway) fn own_response(
+    status: StatusCode,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+    json: String,
+) -> Response<Body> {
+    let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
+    if let Some(pair) = header {
+        response = response.header(pair.0, pair.1);
+    }
+    respond(response, Body::Full(json.into()))
+}
+
+fn filter(list: List, result: &str, force: &Force, caller: &Caller) -> Result<Option<String>, list::NoList> {
+    let policy: &Policy = &force.policy;
+    let now = Timestamp::now();
+    let visible = |item: Item<'_>| policy.visible(&caller.view, item, now);
+    let keep = |item: Item<'_>| if visible(item) { Entry::Keep } else { Entry::Drop };
+    list::filter(list, result, |name, entry| match list {
+        List::Prompts => keep(Item::Prompt(name)),
+        List::Resources => keep(Item::Resource(name)),
+        List::Templates => keep(Item::ResourceTemplate(name)),
+        List::Tools => match policy.tool(name) {
+            _ if !visible(Item::Tool(name)) => Entry::Drop,
+            Some(tool) => match overrides(tool) {
+                None => Entry::Keep,
+                Some(change) => change.apply(entry).map_or(Entry::Drop, Entry::Replace),
+            },
+            None if policy.snapshot().registration == Registration::Auto
+                && policy.tool_by_exposed_name(name).is_none() =>
+            {
+                Entry::Keep
+            }
+            None => Entry::Drop,
+        },
+    })
+}
+
+/// What the declaration changes about a listed tool.
+fn overrides(tool: &Tool) -> Option<Override> {
+    let notice = (tool.lifecycle == Lifecycle::Deprecated || tool.deprecation.is_some()).then(|| notice(tool));
+    let change = Override {
+        name: tool.exposed_name.clone(),
+        title: tool.title.clone(),
+        description: tool.description.clone(),
+        notice,
+    };
+    (change != Override::default()).then_some(change)
+}
+
+fn notice(tool: &Tool) -> String {
+    let told = tool.deprecation.clone().unwrap_or_default();
+    let mut text = "Deprecated.".to_owned();
+    if let Some(message) = told.message {
+        text = format!("{text} {message}");
+    }
+    if let Some(other) = told.replaced_by {
+        text = format!("{text} Use {other} instead.");
+    }
+    if let Some(time) = told.sunset_time {
+        text = format!("{text} It goes away on {time}.");
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! Sends what was permitted. Nothing else in the gateway calls an upstream for a client.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
+
+use super::authorize::Permit;
+use super::session::Session;
+use crate::gateway::endpoint::{Caller, Endpoint};
+use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::headers::{self, LAST_EVENT, METHOD, NAME, VERSION};
+use crate::gateway::upstream::{Outbound, Reply, UpstreamError, Verb};
+
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+const PARAMETER: &str = "mcp-param-";
+
+/// Sends a permitted message.
+pub(in crate::gateway) async fn send(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    session: Option<&Session>,
+    era: Era,
+    head: &Parts,
+    permit: Permit,
+) -> Result<Reply, UpstreamError> {
+    let message = permit.into_message();
+    let mut travelling = travelling(&head.headers, era);
+    if let Some(name) = travelling.get_mut(NAME)
+        && let Some(body) = headers::named(&message)
+        && let Some(encoded) = headers::encode(body)
+    {
+        *name = encoded; // The body's name may have been rewritten since the two were compared.
+    }
+    exchange(endpoint, caller, session, era, travelling, Verb::Post(message)).await
+}
+
+/// Sends an answer to a request from the server: the session has seen that it was asked.
+pub(in crate::gateway) async fn answer(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    session: &Session,
+    head: &Parts,
+    message: Envelope,
+) -> Result<Reply, UpstreamError> {
+    let travelling = travelling(&head.headers, Era::Legacy);
+    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Post(message)).await
+}
+
+/// Opens the stream of a session.
+pub(in crate::gateway) async fn open_stream(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    session: &Session,
+    head: &Parts,
+) -> Result<Reply, UpstreamError> {
+    let travelling = travelling(&head.headers, Era::Legacy);
+    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Get).await
+}
+
+/// Ends a session.
+pub(in crate::gateway) async fn end_session(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    session: &Session,
+    head: &Parts,
+) -> Result<Reply, UpstreamError> {
+    let travelling = travelling(&head.headers, Era::Legacy);
+    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Delete).await
+}
+
+/// Tells a server that its request is not permitted.
+pub(in crate::gateway) async fn refuse(endpoint: &Endpoint, caller: &Caller, session: Option<&Session>, text: String) {
+    let Ok(message) = Envelope::parse_trusting(text.into()) else { return };
+    let sent = exchange(endpoint, caller, session, Era::Legacy, HeaderMap::new(), Verb::Post(message));
+    if let Err(error) = sent.await {
+        tracing::debug!(server = %endpoint.name, %error, "the server was not told that its request is refused");
+    }
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    session: Option<&Session>,
+    era: Era,
+    headers: HeaderMap,
+    verb: Verb,
+) -> Result<Reply, UpstreamError> {
+    let caller = caller.key().cloned();
+    let session = session.map(|session| session.upstream.clone());
+    endpoint.upstream.send(Outbound { verb, era, caller, session, headers }).await
+}
+
+/// The headers that may go to the server: those of the protocol and the trace, nothing of the caller's connection,
+/// never its token.
+fn travelling(from: &HeaderMap, era: Era) -> HeaderMap {
+    let mut to = HeaderMap::new();
+    for (name, value) in from {
+        let travels = match era {
+            Era::Legacy => *name == VERSION || *name == LAST_EVENT,
+            Era::Modern => *name == VERSION || *name == METHOD || *name == NAME || name.as_str().starts_with(PARAMETER),
+        };
+        if travels || *name == TRACE_PARENT || *name == TRACE_STATE {
+            to.append(name.clone(), value.clone());
+        }
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_token_and_connection_headers_stay_here() {
+        let all = "authorization cookie host origin mcp-session-id connection x-forwarded-for mcp-protocol-version mcp-method mcp-param-a";
+        let from: HeaderMap =
+            all.split(' ').map(|name| (HeaderName::from_static(name), "x".parse().unwrap())).collect();
+
+        let mut names: Vec<String> = travelling(&from, Era::Modern).keys().map(ToString::to_string).collect();
+        names.sort();
+
+        assert_eq!(names, ["mcp-method", "mcp-param-a", "mcp-protocol-version"]);
+        assert_eq!(travelling(&from, Era::Legacy).keys().count(), 1);
+    }
+}

@@ -1,0 +1,130 @@
+//! What a server may say and ask on its own: only to the caller that caused it, and only as declared.
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::session::Session;
+use crate::gateway::endpoint::{Caller, Force};
+use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::json::{members, quote};
+use crate::gateway::protocol::methods::{self, Asked, Notice};
+use crate::policy::Item;
+use crate::policy::snapshot::{Elicitation, Leave, ServerRequests};
+
+/// What becomes of a message that a server sent on its own.
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::gateway) enum Fate {
+    /// The caller gets it.
+    Pass,
+    /// Nobody gets it.
+    Drop(&'static str),
+    /// The server is told that it may not ask.
+    Refuse(&'static str),
+}
+
+/// Judges a request or a notification from a server.
+pub(in crate::gateway) fn judge(
+    message: &Envelope,
+    era: Era,
+    force: &Force,
+    caller: &Caller,
+    session: Option<&Session>,
+) -> Fate {
+    match message.kind {
+        Kind::Notification => match methods::notice_from_server(&message.method) {
+            Some(Notice::Plain) => Fate::Pass,
+            Some(Notice::ResourceUpdated) => {
+                let visible = message
+                    .uri
+                    .as_deref()
+                    .is_some_and(|uri| force.policy.visible(&caller.view, Item::Resource(uri), Timestamp::now()));
+                if visible { Fate::Pass } else { Fate::Drop("it is about a resource that the caller may not see") }
+            }
+            None => Fate::Drop("the notification is unknown"),
+        },
+        Kind::Request if era == Era::Modern => Fate::Drop("MCP 2026-07-28 has no requests from servers"),
+        Kind::Request => {
+            let Some(session) = session else { return Fate::Refuse("there is no session to answer in") };
+            let Some(asked) = methods::from_server(&message.method) else {
+                return Fate::Refuse("the method is unknown");
+            };
+            let requests = force.policy.snapshot().server_requests;
+            if !permitted(requests, asked, message.params()) {
+                return Fate::Refuse("policy does not let this server ask that");
+            }
+            if let Some(id) = message.id() {
+                session.ask(id);
+            }
+            Fate::Pass
+        }
+        Kind::Response => Fate::Drop("nobody asked for this answer"),
+    }
+}
+
+/// Whether `serverRequests` lets this through. `params` is JSON text.
+fn permitted(requests: ServerRequests, asked: Asked, params: Option<&str>) -> bool {
+    match asked {
+        Asked::Ping => true,
+        Asked::Sampling => requests.sampling == Leave::Allow,
+        Asked::Roots => requests.roots == Leave::Allow,
+        Asked::Elicitation => match requests.elicitation {
+            Elicitation::Deny => false,
+            Elicitation::FormAndUrl => true,
+            // Only what surely is a form: absent means form, and anything else may ask to open a URL.
+            Elicitation::Form => {
+                let mode = params
+                    .and_then(members)
+                    .and_then(|all| all.iter().find(|(key, _)| key == "mode").map(|(_, raw)| raw.get().to_owned()));
+                mode.is_none_or(|mode| mode == "\"form\"")
+            }
+        },
+    }
+}
+
+/// The first request in `inputRequests` (2026-07-28) that is not permitted, by its method.
+pub(in crate::gateway) fn forbidden_input(requests: ServerRequests, input_requests: &RawValue) -> Option<String> {
+    for (_, raw) in members(input_requests.get()).unwrap_or_default() {
+        let all = members(raw.get()).unwrap_or_default();
+        let text = |wanted: &str| all.iter().find(|(key, _)| key == wanted).map(|(_, raw)| raw.get());
+        let method = text("method").and_then(|raw| serde_json::from_str::<String>(raw).ok()).unwrap_or_default();
+        let allowed = methods::from_server(&method).is_some_and(|asked| permitted(requests, asked, text("params")));
+        if !allowed {
+            return Some(method);
+        }
+    }
+    None
+}
+
+/// The error that a refused server gets.
+pub(in crate::gateway) fn refusal(id: &str, why: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":{}}}}}"#, quote(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_a_server_may_ask_for_forms_only() {
+        let requests = ServerRequests::default();
+
+        assert!(permitted(requests, Asked::Elicitation, Some(r#"{"message":"?"}"#)));
+        assert!(permitted(requests, Asked::Elicitation, Some(r#"{"mode":"form"}"#)));
+        assert!(!permitted(requests, Asked::Elicitation, Some(r#"{"mode":"url"}"#)));
+        assert!(!permitted(requests, Asked::Sampling, None));
+        assert!(!permitted(requests, Asked::Roots, None));
+    }
+
+    #[test]
+    fn input_requests_are_judged_like_requests() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let requests = ServerRequests::default();
+
+        let form = raw(r#"{"a":{"method":"elicitation/create","params":{}}}"#);
+        let sampling = raw(r#"{"a":{"method":"elicitation/create"},"b":{"method":"sampling/createMessage"}}"#);
+
+        assert_eq!(forbidden_input(requests, &form), None);
+        assert_eq!(forbidden_input(requests, &sampling).as_deref(), Some("sampling/createMessage"));
+    }
+}

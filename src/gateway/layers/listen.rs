@@ -1,0 +1,137 @@
+//! First layer: is this an HTTP request for us at all? Host, origin, path, type, size.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use crate::gateway::limits;
+use crate::gateway::protocol::error::Reject;
+
+/// What a path names.
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::gateway) enum Page<'a> {
+    /// The MCP endpoint of a server.
+    Mcp(&'a str),
+    /// Its protected resource metadata (RFC 9728 §3.1: the well-known part goes before the path).
+    Metadata(&'a str),
+}
+
+/// Where a path leads.
+pub(in crate::gateway) fn page(path: &str) -> Option<Page<'_>> {
+    let server = |rest: &'static str, path| -> Option<&str> {
+        let name = str::strip_suffix(str::strip_prefix(path, rest)?, "/mcp")?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    };
+    server("/servers/", path)
+        .map(Page::Mcp)
+        .or_else(|| server("/.well-known/oauth-protected-resource/servers/", path).map(Page::Metadata))
+}
+
+/// Host names that requests may be addressed to, and come from.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Hosts {
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// Loopback names, the listen address and `more`.
+    pub(in crate::gateway) fn new(listen: SocketAddr, more: &[String]) -> Self {
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into();
+        let ip = listen.ip();
+        names.push(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+        names.extend(more.iter().map(|name| name.to_ascii_lowercase()));
+        Self { names }
+    }
+
+    fn contains(&self, authority: &str) -> bool {
+        let name = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => authority,
+        };
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Refuses foreign `Host` and `Origin` headers: a web page must not reach a gateway on the user's machine by
+    /// rebinding a name (MCP transports, security warning).
+    pub(in crate::gateway) fn check(&self, headers: &HeaderMap) -> Result<(), Reject> {
+        let forbidden = |what: &str| Reject::http(StatusCode::FORBIDDEN, format!("{what} is not allowed here"));
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next().map(http::HeaderValue::to_str), hosts.next()) {
+            (Some(Ok(host)), None) if self.contains(host) => {}
+            _ => return Err(forbidden("this Host")),
+        }
+        for origin in headers.get_all(header::ORIGIN) {
+            let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+            if !authority.is_some_and(|authority| self.contains(authority)) {
+                return Err(forbidden("this Origin"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `Content-Type` of a message.
+pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
+    let json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    });
+    let plain = head.headers.get(header::CONTENT_ENCODING).is_none();
+    match (json, plain) {
+        (true, true) => Ok(()),
+        (false, _) => Err(Reject::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")),
+        (_, false) => Err(Reject::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported")),
+    }
+}
+
+/// Reads the body, bounded in size and time.
+pub(in crate::gateway) async fn read(body: Incoming) -> Result<Bytes, Reject> {
+    let limited = Limited::new(body, limits::BODY_BYTES).collect();
+    match tokio::time::timeout(limits::READ_TIMEOUT, limited).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reject::http(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {} bytes", limits::BODY_BYTES),
+        )),
+        Ok(Err(_)) => Err(Reject::http(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
+        Err(_) => Err(Reject::http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn paths_name_servers() {
+        assert_eq!(page("/servers/a.b/mcp"), Some(Page::Mcp("a.b")));
+        assert_eq!(page("/.well-known/oauth-protected-resource/servers/a/mcp"), Some(Page::Metadata("a")));
+        for path in ["/", "/servers//mcp", "/servers/a/b/mcp", "/servers/a/mcp/", "/mcp"] {
+            assert_eq!(page(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_known_hosts_and_origins_pass() {
+        let hosts = Hosts::new(([127, 0, 0, 1], 8811).into(), &["gate.example".to_owned()]);
+
+        for host in ["localhost:8811", "LOCALHOST", "127.0.0.1:1", "[::1]:8811", "gate.example"] {
+            assert!(hosts.check(&headers(&[(header::HOST, host)])).is_ok(), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "localhost:evil", ""] {
+            assert!(hosts.check(&headers(&[(header::HOST, host)])).is_err(), "{host}");
+        }
+        for origin in ["null", "https://evil.example", "http://localhost@evil.example"] {
+            let sent = headers(&[(header::HOST, "localhost"), (header::ORIGIN, origin)]);
+            assert!(hosts.check(&sent).is_err(), "{origin}");
+        }
+        assert!(hosts.check(&HeaderMap::new()).is_err());
+    }
+}

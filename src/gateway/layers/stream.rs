@@ -1,0 +1,179 @@
+//! An answer that is a stream: each complete message is judged by itself; comments and event ids pass as they are.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tokio::time::{Instant, timeout};
+
+use super::deliver::{Delivery, Purpose, same_id};
+use super::forward;
+use super::from_server::{self, Fate};
+use crate::gateway::audit::Outcome;
+use crate::gateway::limits;
+use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::error::Reject;
+use crate::gateway::protocol::meta;
+use crate::gateway::protocol::sse;
+use crate::gateway::upstream::{Event, EventStream, UpstreamError};
+
+const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+struct State {
+    delivery: Option<Delivery>,
+    upstream: EventStream,
+    /// When the caller's token expires.
+    until: Option<Instant>,
+    /// How the final answer came out, once it passed.
+    outcome: Option<Outcome>,
+}
+
+/// What the client gets of an event stream.
+pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+    if let (Some(session), Some(id)) = (&delivery.session, &delivery.id) {
+        // The stream may end before its answer comes; the client then asks for the rest on another one.
+        session.await_answer(id, delivery.purpose.clone());
+    }
+    let until = delivery.caller.expires_in().map(|left| Instant::now() + left);
+    let state = State { delivery: Some(delivery), upstream, until, outcome: None };
+    Box::pin(stream::unfold(state, |mut state| async move {
+        let bytes = state.next().await?;
+        if let Some(delivery) = &mut state.delivery {
+            delivery.record.sent(bytes.len());
+        }
+        Some((bytes, state))
+    }))
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let delivery = self.delivery.as_ref()?;
+            let closing = delivery.endpoint.closing.clone();
+            // After the answer nothing more may come; the end is awaited so that the connection can be used again.
+            let wait = if self.outcome.is_some() { limits::STREAM_END } else { limits::KEEP_ALIVE };
+            let next = tokio::select! {
+                biased;
+                () = closing.cancelled() => return self.end(Outcome::Unavailable),
+                next = timeout(wait, self.upstream.next()) => next,
+            };
+            if self.until.is_some_and(|until| until <= Instant::now()) {
+                return self.end(Outcome::Invalid); // The token has expired: a new stream needs a new one.
+            }
+            match next {
+                Err(_) if self.outcome.is_some() => return self.end(Outcome::Ok),
+                Err(_) => return Some(COMMENT),
+                Ok(None) => return self.end(if delivery.id.is_some() { Outcome::Unavailable } else { Outcome::Ok }),
+                Ok(Some(Err(error))) => return self.fail(&error.into()),
+                Ok(Some(Ok(event))) => match self.pass(event).await {
+                    Ok(Some(bytes)) => return Some(bytes),
+                    Ok(None) => {}
+                    Err(reject) => return self.fail(&reject),
+                },
+            }
+        }
+    }
+
+    /// Ends the stream. `otherwise` is how it counts if no answer passed.
+    fn end(&mut self, otherwise: Outcome) -> Option<Bytes> {
+        let outcome = self.outcome.unwrap_or(otherwise);
+        if let Some(delivery) = self.delivery.take() {
+            delivery.record.finish(outcome);
+        }
+        None
+    }
+
+    /// Ends the stream with an error for the request that it belongs to.
+    fn fail(&mut self, reject: &Reject) -> Option<Bytes> {
+        let mut delivery = self.delivery.take()?;
+        let unanswered = self.outcome.is_none();
+        tracing::warn!(
+            request_id = delivery.record.request_id(),
+            server = %delivery.endpoint.name,
+            error = reject.message,
+            "an answer broke off"
+        );
+        let bytes = delivery.id.as_ref().filter(|_| unanswered).map(|id| {
+            if let Some(session) = &delivery.session {
+                session.take_purpose(id);
+            }
+            sse::encode(&reject.body(Some(id), delivery.record.request_id()))
+        });
+        delivery.record.refused(reject);
+        delivery.record.finish(self.outcome.unwrap_or(reject.outcome));
+        bytes
+    }
+
+    /// What the client gets of one event, if anything.
+    async fn pass(&mut self, event: Event) -> Result<Option<Bytes>, Reject> {
+        let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        let Some(data) = event.data.clone() else { return Ok(Some(event.raw)) };
+        let message =
+            Envelope::parse_trusting(data).map_err(|error| Reject::from(UpstreamError::Garbage(error.to_string())))?;
+        if message.kind == Kind::Response {
+            let Some((purpose, own)) = waiting(delivery, &message) else {
+                tracing::warn!(server = %delivery.endpoint.name, "an answer that nobody waits for was dropped");
+                return Ok(None);
+            };
+            let (bytes, outcome) = delivery.answer(&purpose, &message)?;
+            if own {
+                self.outcome = Some(outcome);
+            }
+            return Ok(Some(reframe(event, &message, &bytes)));
+        }
+        if self.outcome.is_some() {
+            return Ok(None); // Nothing follows an answer on its stream.
+        }
+        self.unprompted(event, &message).await
+    }
+
+    async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
+        let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        let (force, caller) = delivery.current();
+        let fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
+        if message.kind == Kind::Request {
+            let refused = match &fate {
+                Fate::Pass => None,
+                Fate::Drop(why) | Fate::Refuse(why) => Some(*why),
+            };
+            delivery.record.server_request(&delivery.shared.audit, &message.method, refused).await;
+        }
+        match fate {
+            Fate::Pass => {
+                let clean = meta::strip_own(message.text());
+                Ok(Some(clean.map_or_else(|| event.raw.clone(), |text| sse::replace_data(&event, &text))))
+            }
+            Fate::Drop(why) => {
+                tracing::warn!(server = %delivery.endpoint.name, method = message.method, why, "a message from the server was dropped");
+                Ok(None)
+            }
+            Fate::Refuse(why) => {
+                tracing::warn!(server = %delivery.endpoint.name, method = message.method, why, "a request from the server was refused");
+                if let Some(id) = message.id() {
+                    let refusal = from_server::refusal(id, why);
+                    let sent = forward::refuse(&delivery.endpoint, &caller, delivery.session.as_deref(), refusal);
+                    let _ = timeout(limits::STREAM_END, sent).await; // A server that does not listen is not waited for.
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// What an answer on this stream is for, and whether it answers the stream's own request.
+fn waiting(delivery: &Delivery, message: &Envelope) -> Option<(Purpose, bool)> {
+    let id = message.id()?;
+    match &delivery.id {
+        Some(asked) if same_id(Some(id), asked) => {
+            if let Some(session) = &delivery.session {
+                session.take_purpose(asked);
+            }
+            Some((delivery.purpose.clone(), true))
+        }
+        _ => Some((delivery.session.as_ref()?.take_purpose(id)?, false)),
+    }
+}
+
+fn reframe(event: Event, message: &Envelope, bytes: &Bytes) -> Bytes {
+    if bytes == message.bytes() { event.raw } else { sse::replace_data(&event, &String::from_utf8_lossy(bytes)) }
+}

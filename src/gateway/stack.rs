@@ -1,0 +1,223 @@
+//! One exchange, from the first byte to the last: the order of the layers is the order of this file.
+//!
+//! listen -> authenticate -> envelope -> session -> authorize => permit -> audit -> forward -> deliver
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::audit::Busy;
+use super::body::Body;
+use super::endpoint::{Caller, Endpoint, Force, OpenStream};
+use super::layers::authorize::{self, Asked};
+use super::layers::deliver::{Delivery, Purpose, own_response, refuse};
+use super::layers::record::Recorder;
+use super::layers::session::Session;
+use super::layers::{authenticate, forward, listen};
+use super::limits;
+use super::protocol::envelope::{Envelope, Kind};
+use super::protocol::era::Era;
+use super::protocol::error::{REQUEST, Reject};
+use super::protocol::headers::{self, SESSION};
+use super::protocol::methods::{self, Class};
+use super::server::Shared;
+use super::upstream::Reply;
+
+/// Answers one HTTP request. Never fails: what goes wrong is an answer too.
+pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let request_id = shared.request_ids.next();
+    let (head, body) = request.into_parts();
+    let unaudited = |reject: &Reject| {
+        tracing::debug!(request_id, status = reject.status.as_u16(), reason = reject.message, "request refused");
+        own_response(reject.status, reject.header.clone(), reject.body(None, &request_id))
+    };
+    if let Err(reject) = shared.hosts.check(&head.headers) {
+        return unaudited(&reject);
+    }
+    let (endpoint, metadata) = match find(&shared, head.uri.path()) {
+        Ok(found) => found,
+        Err(reject) => return unaudited(&reject),
+    };
+    let Some(force) = endpoint.force.load_full() else {
+        return unaudited(&Reject::not_ready("no policy is in force yet")); // No policy is not "allow".
+    };
+    if metadata {
+        return own_response(StatusCode::OK, None, authenticate::document(&force, &head));
+    }
+    let verb = match head.method {
+        Method::POST => "POST",
+        Method::GET => "GET",
+        Method::DELETE => "DELETE",
+        _ => {
+            let reject = Reject::http(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served here")
+                .with_header(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+            return unaudited(&reject);
+        }
+    };
+    let started = Recorder::start(&shared.audit, request_id.clone(), verb, endpoint.clone(), force.clone()).await;
+    let Ok(record) = started else {
+        return unaudited(&unrecorded(Busy)); // What cannot be audited does not happen.
+    };
+    let exchange = Exchange { shared, endpoint, force, head, record };
+    exchange.run(body).await
+}
+
+fn unrecorded(_: Busy) -> Reject {
+    Reject::not_ready("the audit log cannot take another record")
+}
+
+/// The endpoint that a path names, and whether its metadata is asked for.
+fn find(shared: &Shared, path: &str) -> Result<(Arc<Endpoint>, bool), Reject> {
+    let nothing = || Reject::http(StatusCode::NOT_FOUND, "nothing is served here; try /servers/NAME/mcp");
+    let (name, metadata) = match listen::page(path) {
+        Some(listen::Page::Mcp(name)) => (name, false),
+        Some(listen::Page::Metadata(name)) => (name, true),
+        None => return Err(nothing()),
+    };
+    let endpoint = shared.endpoints.load().get(name).cloned().ok_or_else(nothing)?;
+    Ok((endpoint, metadata))
+}
+
+struct Exchange {
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+    force: Arc<Force>,
+    head: Parts,
+    record: Recorder,
+}
+
+/// A message on its way to the server and back.
+struct Way {
+    caller: Caller,
+    session: Option<Arc<Session>>,
+    era: Era,
+    id: Option<String>,
+    purpose: Purpose,
+    open: Option<OpenStream>,
+}
+
+impl Exchange {
+    async fn run(mut self, body: Incoming) -> Response<Body> {
+        let forwarded = match authenticate::caller(&self.force, &self.head).await {
+            Err(reject) => Err(reject),
+            Ok(caller) => {
+                self.record.caller(&caller);
+                match self.head.method {
+                    Method::POST => self.post(caller, body).await,
+                    Method::GET => self.get(caller).await,
+                    _ => self.delete(caller).await,
+                }
+            }
+        };
+        match forwarded {
+            Err(reject) => refuse(self.record, &reject),
+            Ok((way, reply)) => Delivery {
+                shared: self.shared,
+                endpoint: self.endpoint,
+                force: self.force,
+                caller: way.caller,
+                session: way.session,
+                era: way.era,
+                id: way.id,
+                purpose: way.purpose,
+                open: way.open,
+                record: self.record,
+            }
+            .deliver(reply),
+        }
+    }
+
+    /// One message from the client.
+    async fn post(&mut self, caller: Caller, body: Incoming) -> Result<(Way, Reply), Reject> {
+        listen::check_type(&self.head)?;
+        let message = Envelope::parse(listen::read(body).await?)?;
+        self.record.message(&message);
+        let era = headers::agree(&self.head.headers, &message)?;
+        let session = self.session(&caller, era)?;
+        if message.kind == Kind::Response {
+            return self.answer(caller, session, message).await;
+        }
+        let class = methods::from_client(&message.method, message.kind, era)
+            .ok_or_else(|| Reject::unknown_method(&message.method, message.kind, era))?;
+        self.record.class(class);
+        if class == Class::Initialize {
+            self.endpoint.sessions.check_room(&caller)?;
+        }
+        let open = match class {
+            Class::Listen => Some(self.open_stream(&caller)?),
+            _ => None,
+        };
+        let asked = Asked { endpoint: &self.endpoint, force: &self.force, caller: &caller, head: &self.head, era };
+        let id = message.id().map(str::to_owned);
+        let permit = authorize::authorize(&asked, class, message, &mut self.record)?;
+        if !permit.read_only() {
+            self.record.intent().await.map_err(unrecorded)?;
+        }
+        let purpose = permit.purpose().clone();
+        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit).await?;
+        Ok((Way { caller, session, era, id, purpose, open }, reply))
+    }
+
+    /// The client's answer to a request from the server: only to one that was asked, in that session.
+    async fn answer(
+        &mut self,
+        caller: Caller,
+        session: Option<Arc<Session>>,
+        message: Envelope,
+    ) -> Result<(Way, Reply), Reject> {
+        let nobody = || Reject::malformed(REQUEST, "no request of the server waits for this answer");
+        let session = session.ok_or_else(nobody)?;
+        if !message.id().is_some_and(|id| session.answered(id)) {
+            return Err(nobody());
+        }
+        let reply = forward::answer(&self.endpoint, &caller, &session, &self.head, message).await?;
+        Ok((Way::plain(caller, session), reply))
+    }
+
+    /// The stream of a session.
+    async fn get(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
+        let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
+        let open = self.open_stream(&caller)?;
+        let reply = forward::open_stream(&self.endpoint, &caller, &session, &self.head).await?;
+        Ok((Way { open: Some(open), ..Way::plain(caller, session) }, reply))
+    }
+
+    /// The end of a session.
+    async fn delete(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
+        let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
+        let reply = forward::end_session(&self.endpoint, &caller, &session, &self.head).await?;
+        if reply.status.is_success() {
+            self.endpoint.sessions.remove(&session.id);
+        }
+        Ok((Way::plain(caller, session), reply))
+    }
+
+    /// The session that the request names. The modern era has none, and its header is ignored.
+    fn session(&self, caller: &Caller, era: Era) -> Result<Option<Arc<Session>>, Reject> {
+        if era == Era::Modern {
+            return Ok(None);
+        }
+        let id = headers::single(&self.head.headers, &SESSION)?;
+        id.map(|id| self.endpoint.sessions.find(id, caller)).transpose()
+    }
+
+    fn open_stream(&self, caller: &Caller) -> Result<OpenStream, Reject> {
+        self.endpoint.streams.open(caller).ok_or_else(|| {
+            Reject::limited(format!("at most {} streams for one caller: close one", limits::STREAMS_PER_CALLER))
+        })
+    }
+}
+
+impl Way {
+    fn plain(caller: Caller, session: Arc<Session>) -> Self {
+        Self { caller, session: Some(session), era: Era::Legacy, id: None, purpose: Purpose::Plain, open: None }
+    }
+}
+
+/// GET and DELETE without a session: what a server without sessions answers.
+fn no_stream() -> Reject {
+    Reject::http(StatusCode::METHOD_NOT_ALLOWED, "GET and DELETE need a session")
+        .with_header(header::ALLOW, HeaderValue::from_static("POST"))
+}
