@@ -131,7 +131,7 @@ class Bench:
             f'[proxy]\nname = "bench"\nseparator = "/"\n[proxy.listen]\nhost = "127.0.0.1"\nport = {port}\n'
             f'[[backends]]\nname = "up"\ntransport = "http"\nurl = "{upstream}"\n'
         )
-        server = self.start("mcp-proxy", [mcp_proxy(), "--config", config, "--log-level", "error"])
+        server = self.start("mcp-proxy", [mcp_proxy(), "--config", config])
         url = f"http://127.0.0.1:{port}/"
         file = requests.write(self.folder / "mcp-proxy.tsv", ["-"], prefix="up/")
         hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
