@@ -1,4 +1,36 @@
-//! The kinds as users write them.
+//! The kinds as users write them: group `toolgate.dev`, version `v1alpha1`.
+//!
+//! Owns the shape of each object, its schema and what one object can say about itself (CEL rules). What objects say
+//! together is judged in `policy::parse`. A field is here only from the day on which it has an effect.
+//!
+//! The documentation of every field is what `kubectl explain` prints, so it speaks to users: the default, the unit,
+//! what happens when the field is unset, and whether it can be changed later.
 
-/// Placeholder until the kind is written.
-pub struct McpServer;
+// `KubeSchema` copies each type, `pub` and all, into the body of a function.
+#![allow(unreachable_pub)]
+
+mod common;
+mod mcpgateway;
+mod mcprole;
+mod mcpserver;
+mod mcptool;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};
+pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc};
+pub use mcprole::{
+    Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
+    ToolSelector,
+};
+pub use mcpserver::{
+    Container, Elicitation, EnvVar, Leave, McpServer, McpServerSpec, Registration, Remote, ServerRequests, Sessions,
+    Source, Transport,
+};
+pub use mcptool::{Deprecation, Lifecycle, McpTool, McpToolSpec};
+
+/// API group of all kinds.
+pub const GROUP: &str = "toolgate.dev";
+/// The one version so far.
+pub const VERSION: &str = "v1alpha1";

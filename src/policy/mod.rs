@@ -6,18 +6,29 @@
 //! Owns the meaning of roles, rules, conditions and lists. Has no runtime, no client and no clock of its own:
 //! time comes in as an argument. Deny wins; what no rule allows is denied; what cannot be evaluated is denied.
 
+mod arguments;
+mod check;
 pub mod compile;
+mod condition;
 pub mod decide;
 pub mod explain;
+mod glob;
 pub mod identity;
 pub mod load;
 #[cfg(feature = "operator")]
 pub mod parse;
+mod roles;
+mod rule;
 pub mod snapshot;
+mod truth;
+mod uri;
+mod window;
 pub mod world;
 
+pub use check::{check_condition, check_folder, check_glob, check_pointer, check_time_zone, glob_matches};
 pub use compile::compile;
 pub use decide::{Call, Decision, Item, Reason, RuleRef, Verdict};
+pub use explain::{Explanation, Reach, RuleReport, allowing_roles, conditions, explain, reach};
 pub use identity::Identity;
 pub use load::{LoadError, Policy, SubjectView};
 pub use snapshot::Snapshot;

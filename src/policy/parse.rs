@@ -1,1 +1,186 @@
-//! Objects to [`World`](super::World): the only file of `policy` that imports `api`. Fails closed.
+//! From declared objects to a [`World`]: the only part of `policy` that knows `api`.
+//!
+//! Owns what objects say together: references, names claimed twice, issuers of subjects, cycles. Total: any typed
+//! objects give a world, and every part of them that is not in force is told as a [`Finding`]. Fails closed: a broken
+//! part of an Allow rule takes the rule out of force, a broken part of a Deny rule makes it deny more, never less.
+//!
+//! # Issuers
+//! A role is not bound to one gateway. The issuers that its subjects may name are those of all McpGateways of its
+//! namespace, and within a namespace one name means one issuer: a second gateway that uses the name for another URL
+//! loses that issuer. A subject may leave its issuer out only where the namespace has exactly one name; where it has
+//! none, the subject is of [`UNNAMED_ISSUER`](super::world::UNNAMED_ISSUER).
+//!
+//! # Everything to everyone
+//! A rule grants everything to everyone if it allows the tools `*` at the servers `*` without any condition, and its
+//! role is one that callers get without being named: the role of anonymous callers, or a role with the scope `openid`,
+//! which every OIDC token has, or a role that one of these inherits. It is in force, with a warning.
+
+mod advice;
+mod argument;
+mod cycles;
+mod gateways;
+mod roles;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::api::{self, McpGateway, McpRole, McpServer, McpTool, Object};
+
+use super::snapshot::{Elicitation, Input, Leave, Registration, ServerRequests};
+use super::world::{Finding, Key, ObjectRef, Server, Severity, World};
+
+/// Every object of the kinds that policy reads, in any order.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// McpServers.
+    pub servers: Vec<McpServer>,
+    /// McpTools.
+    pub tools: Vec<McpTool>,
+    /// McpRoles.
+    pub roles: Vec<McpRole>,
+    /// McpGateways.
+    pub gateways: Vec<McpGateway>,
+}
+
+/// Parses all objects together. The findings are sorted by object and pointer; a finding of severity `Error` names a
+/// part that is not in force.
+pub fn parse(objects: &Objects) -> (World, Vec<Finding>) {
+    let mut report = Report::default();
+    let servers = unique(&objects.servers, &mut report);
+    let tools = unique(&objects.tools, &mut report);
+    let roles = unique(&objects.roles, &mut report);
+    let gateways = unique(&objects.gateways, &mut report);
+
+    let mut world = World { gateways: gateways::parse(&gateways, &roles, &mut report), ..World::default() };
+    world.servers = servers.iter().map(|(key, object)| (key.clone(), server(object))).collect();
+    for (key, server) in &world.servers {
+        check_gateway(key, server, &world.gateways, &mut report);
+    }
+    world.tools = tools::parse(&tools, &world.servers, &mut report);
+    world.roles = roles::parse(&roles, &world.gateways, &mut report);
+    advice::give(&world, &mut report);
+
+    let mut findings = report.findings;
+    findings.sort_by(|a, b| (&a.object, &a.pointer, a.reason).cmp(&(&b.object, &b.pointer, b.reason)));
+    (world, findings)
+}
+
+/// The objects by name. Of two with one name the older stays; without an age, the first.
+fn unique<'a, K: Object>(objects: &'a [K], report: &mut Report) -> BTreeMap<Key, &'a K> {
+    let mut kept: BTreeMap<Key, &K> = BTreeMap::new();
+    for object in objects {
+        match kept.entry(key(object)) {
+            Entry::Vacant(entry) => {
+                entry.insert(object);
+            }
+            Entry::Occupied(mut entry) => {
+                let older = object.created().is_some_and(|created| entry.get().created().is_none_or(|c| created < c));
+                if older {
+                    entry.insert(object);
+                }
+                let message = "the same name is declared twice; the older one, or the first, keeps working: remove one";
+                report.error(&reference(object), "/metadata/name", "Conflicted", message.to_owned());
+            }
+        }
+    }
+    kept
+}
+
+fn server(object: &McpServer) -> Server {
+    let asked = object.spec.server_requests;
+    let leave = |leave| match leave {
+        api::Leave::Allow => Leave::Allow,
+        api::Leave::Deny => Leave::Deny,
+    };
+    Server {
+        gateway: object.spec.gateway_ref.name.clone(),
+        registration: match object.spec.registration {
+            api::Registration::Declared => Registration::Declared,
+            api::Registration::Auto => Registration::Auto,
+        },
+        server_requests: ServerRequests {
+            elicitation: match asked.elicitation {
+                api::Elicitation::Form => Elicitation::Form,
+                api::Elicitation::FormAndUrl => Elicitation::FormAndUrl,
+                api::Elicitation::Deny => Elicitation::Deny,
+            },
+            sampling: leave(asked.sampling),
+            roots: leave(asked.roots),
+        },
+        labels: object.labels(),
+        input: input(object),
+    }
+}
+
+/// A namespace without any McpGateway is a small beginning, not a dangling reference, as long as nothing but the
+/// default is meant.
+fn check_gateway(key: &Key, server: &Server, gateways: &BTreeMap<Key, super::world::Gateway>, report: &mut Report) {
+    let (namespace, name) = key;
+    let names: Vec<&str> = in_namespace(gateways, namespace).map(|(name, _)| name).collect();
+    if names.contains(&server.gateway.as_str()) || (names.is_empty() && server.gateway == "default") {
+        return;
+    }
+    let object = ObjectRef { kind: "McpServer".to_owned(), namespace: namespace.clone(), name: name.clone() };
+    let message = format!(
+        "McpGateway `{}` does not exist in namespace `{namespace}`, so no token is accepted: {}",
+        server.gateway,
+        if names.is_empty() { "create it".to_owned() } else { format!("create it, or name one of {}", quoted(&names)) }
+    );
+    report.error(&object, "/spec/gatewayRef/name", "GatewayNotFound", message);
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn error(&mut self, object: &ObjectRef, pointer: impl Into<String>, reason: &'static str, message: String) {
+        self.add(object, pointer.into(), Severity::Error, reason, message);
+    }
+
+    fn warning(&mut self, object: &ObjectRef, pointer: impl Into<String>, reason: &'static str, message: String) {
+        self.add(object, pointer.into(), Severity::Warning, reason, message);
+    }
+
+    fn add(&mut self, object: &ObjectRef, pointer: String, severity: Severity, reason: &'static str, message: String) {
+        self.findings.push(Finding { object: object.clone(), pointer, severity, reason, message });
+    }
+}
+
+fn key(object: &impl Object) -> Key {
+    (object.namespace().to_owned(), object.name().to_owned())
+}
+
+fn reference<K: Object>(object: &K) -> ObjectRef {
+    ObjectRef { kind: K::kind(), namespace: object.namespace().to_owned(), name: object.name().to_owned() }
+}
+
+fn input<K: Object>(object: &K) -> Input {
+    Input {
+        kind: K::kind(),
+        name: object.name().to_owned(),
+        uid: object.uid().to_owned(),
+        generation: object.generation(),
+    }
+}
+
+/// The objects of one namespace, in the order of their names.
+fn in_namespace<'a, T>(objects: &'a BTreeMap<Key, T>, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a T)> {
+    objects
+        .range((namespace.to_owned(), String::new())..)
+        .take_while(move |((found, _), _)| found == namespace)
+        .map(|((_, name), object)| (name.as_str(), object))
+}
+
+/// `` `a`, `b` `` for messages; at most eight, so that a message stays readable.
+fn quoted(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(8).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > shown.len() { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

@@ -258,10 +258,12 @@ pub struct Rule {
     pub index: u32,
     /// Allow or deny.
     pub effect: Effect,
-    /// Globs over server-side tool names.
+    /// Globs over server-side tool names: `*` any run of characters (also `/`), `?` one, `{a,b}` either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
-    /// Selection of tools by what they declare, besides `tools`.
+    /// Selection of tools by what they declare. A rule is about the tools that `tools` names and those that this
+    /// selects (the union). A tool without a declaration is never selected by an Allow rule; a Deny rule selects it
+    /// as if it were declared with the cautious annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_selector: Option<ToolSelector>,
     /// Globs over prompt names.
@@ -276,7 +278,8 @@ pub struct Rule {
     /// When the rule counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_window: Option<TimeWindow>,
-    /// CEL source over `identity`, `arguments`, `tool`, `now`.
+    /// CEL source over `identity`, `arguments`, `tool`, `now`; see [`super::check_condition`] for its bounds. An error
+    /// is no match in an Allow rule and a match in a Deny rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
 }
@@ -290,7 +293,7 @@ pub enum Effect {
     Deny,
 }
 
-/// Selects tools by their declaration; everything named must hold.
+/// Selects tools by their declaration; everything named must hold, so an empty selector selects all.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolSelector {
@@ -314,21 +317,26 @@ pub struct ToolSelector {
     pub match_labels: std::collections::BTreeMap<String, String>,
 }
 
-/// Conditions on one argument; all that are set must hold. A missing path or a value of another type fails; nothing
-/// is coerced.
+/// Conditions on one argument; all that are set must hold. Nothing is coerced.
+///
+/// A missing path, or a value of another type, fails in an Allow rule and counts as a match in a Deny rule: whoever
+/// leaves an argument out does not get around a Deny. A Deny rule with conditions should therefore name the tools
+/// that have the argument.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArgumentRule {
     /// JSON pointer (RFC 6901) into the arguments.
     pub path: String,
-    /// The value equals one of these.
+    /// The value equals one of these; `1e2` equals 100, `"100"` does not.
     #[serde(default, rename = "in", skip_serializing_if = "Vec::is_empty")]
     pub one_of: Vec<Scalar>,
     /// The value is a path equal to or below one of these folders, by whole segments; a path with `.`, `..` or
-    /// empty segments, a backslash or a NUL fails.
+    /// empty segments, a backslash or a NUL counts as a value of another type. One slash at the end is no segment.
+    /// Text is compared: a relative path is only below a relative folder, and links are the server's to forbid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<String>,
-    /// The value is a number of at least this.
+    /// The value is a number of at least this. A decimal is read as the nearest IEEE 754 double and then compared
+    /// exactly; integers are exact at any size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum: Option<i64>,
     /// The value is a number of at most this.
@@ -346,7 +354,9 @@ pub enum Scalar {
     String(String),
 }
 
-/// A weekly window in a time zone; `start` after `end` wraps over midnight and belongs to the day it starts on.
+/// A weekly window in a time zone; `start` after `end` wraps over midnight and belongs to the day it starts on. Equal
+/// ends make 24 hours. Wall-clock time decides: what a zone skips in spring does not happen, what it repeats in
+/// autumn happens twice.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimeWindow {

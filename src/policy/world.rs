@@ -20,6 +20,10 @@ pub struct World {
     pub gateways: BTreeMap<Key, Gateway>,
 }
 
+/// Issuer of subjects that name none in a namespace whose gateways list none: that of the identities which
+/// `toolgate local` makes up. In a cluster nobody has such tokens.
+pub const UNNAMED_ISSUER: &str = "local";
+
 /// (namespace, name).
 pub type Key = (String, String);
 
@@ -62,12 +66,12 @@ pub struct DeclaredRole {
     pub input: Input,
 }
 
-/// A rule and the servers that it is about: the union of both lists.
+/// A rule and the servers that it is about: the union of both lists. A rule with neither is about no server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerRule {
     /// Globs over McpServer names.
     pub servers: Vec<String>,
-    /// Labels that an McpServer must all have.
+    /// Labels that an McpServer must all have; an empty map selects every server.
     pub server_selector: Option<BTreeMap<String, String>>,
     /// The rule.
     pub rule: Rule,

@@ -1,0 +1,153 @@
+//! McpRoles: subjects, inheritance, and the rules that stay in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Report, cycles, in_namespace, input, quoted, reference, rules};
+use crate::api::{self, McpRole, SubjectKind};
+use crate::policy::snapshot::{Effect, Subject};
+use crate::policy::world::{DeclaredRole, Gateway, Key, ObjectRef, UNNAMED_ISSUER};
+
+pub(super) fn parse(
+    roles: &BTreeMap<Key, &McpRole>,
+    gateways: &BTreeMap<Key, Gateway>,
+    report: &mut Report,
+) -> BTreeMap<Key, DeclaredRole> {
+    let namespaces: BTreeSet<&str> = roles.keys().map(|(namespace, _)| namespace.as_str()).collect();
+    let mut parsed = BTreeMap::new();
+    for namespace in namespaces {
+        let issuers: BTreeSet<&str> = in_namespace(gateways, namespace)
+            .flat_map(|(_, gateway)| gateway.issuers.iter().map(|issuer| issuer.name.as_str()))
+            .collect();
+        let circles = circles(roles, namespace);
+        for (name, role) in in_namespace(roles, namespace) {
+            let object = reference(*role);
+            let circle = circles.get(name).map(Vec::as_slice).unwrap_or_default();
+            let inherits = inherits(role, &object, roles, circle, report);
+            let mut rules = rules::parse(role, &object, report);
+            if !circle.is_empty() {
+                // Fails closed: what these roles deny no longer reaches the others, so none of them may grant.
+                rules.retain(|rule| rule.rule.effect == Effect::Deny);
+            }
+            let subjects = subjects(role, &object, &issuers, report);
+            let key = (namespace.to_owned(), name.to_owned());
+            parsed.insert(key, DeclaredRole { inherits, subjects, rules, input: input(*role) });
+        }
+    }
+    parsed
+}
+
+fn circles<'a>(roles: &'a BTreeMap<Key, &'a McpRole>, namespace: &'a str) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let edges = in_namespace(roles, namespace)
+        .map(|(name, role)| (name, role.spec.inherits.iter().map(|other| other.name.as_str()).collect()))
+        .collect();
+    cycles::find(&edges)
+}
+
+fn inherits(
+    role: &McpRole,
+    object: &ObjectRef,
+    roles: &BTreeMap<Key, &McpRole>,
+    circle: &[&str],
+    report: &mut Report,
+) -> Vec<String> {
+    let mut kept = BTreeSet::new();
+    for (index, other) in role.spec.inherits.iter().enumerate() {
+        let pointer = format!("/spec/inherits/{index}/name");
+        let other = &other.name;
+        if circle.contains(&other.as_str()) {
+            let message = if circle.len() == 1 {
+                format!("McpRole `{other}` inherits itself and grants nothing until that ends: remove this line")
+            } else {
+                format!(
+                    "McpRoles {} inherit each other in a circle and grant nothing until it is broken: remove one of \
+                     these lines",
+                    quoted(circle)
+                )
+            };
+            report.error(object, pointer, "InheritanceCycle", message);
+        } else if roles.contains_key(&(object.namespace.clone(), other.clone())) {
+            kept.insert(other.clone());
+        } else {
+            let message = format!(
+                "McpRole `{other}` does not exist in namespace `{}`, so nothing is inherited: create it, or remove \
+                 this line",
+                object.namespace
+            );
+            report.error(object, pointer, "RoleNotFound", message);
+        }
+    }
+    kept.into_iter().collect()
+}
+
+fn subjects(role: &McpRole, object: &ObjectRef, issuers: &BTreeSet<&str>, report: &mut Report) -> Vec<Subject> {
+    let mut kept = BTreeSet::new();
+    for (index, declared) in role.spec.subjects.iter().enumerate() {
+        let pointer = format!("/spec/subjects/{index}");
+        let Some(issuer) = issuer(declared, object, &pointer, issuers, report) else { continue };
+        match subject(declared, issuer) {
+            Some(subject) => {
+                kept.insert(subject);
+            }
+            None => {
+                let message = match declared.kind {
+                    SubjectKind::Claim => "a subject of kind Claim needs claim and values, so nobody is meant",
+                    _ => "a subject of this kind needs a name, so nobody is meant",
+                };
+                report.error(object, pointer, "InvalidSubject", message.to_owned());
+            }
+        }
+    }
+    kept.into_iter().collect()
+}
+
+/// See the module documentation of `parse`.
+fn issuer(
+    declared: &api::Subject,
+    object: &ObjectRef,
+    pointer: &str,
+    issuers: &BTreeSet<&str>,
+    report: &mut Report,
+) -> Option<String> {
+    let names: Vec<&str> = issuers.iter().copied().collect();
+    match (&declared.issuer, names.as_slice()) {
+        (Some(issuer), names) if names.contains(&issuer.as_str()) => Some(issuer.clone()),
+        (Some(issuer), []) if issuer == UNNAMED_ISSUER => Some(issuer.clone()),
+        (Some(issuer), names) => {
+            let known = if names.is_empty() { "has no issuer" } else { "has the issuers " };
+            let message = format!(
+                "issuer `{issuer}` is unknown, so nobody is meant: no McpGateway of namespace `{}` lists it ({known}{})",
+                object.namespace,
+                quoted(names)
+            );
+            report.error(object, format!("{pointer}/issuer"), "IssuerNotFound", message);
+            None
+        }
+        (None, []) => Some(UNNAMED_ISSUER.to_owned()),
+        (None, [only]) => Some((*only).to_owned()),
+        (None, names) => {
+            let message = format!(
+                "the issuer is missing and namespace `{}` has several, so nobody is meant: set issuer to one of {}",
+                object.namespace,
+                quoted(names)
+            );
+            report.error(object, pointer, "IssuerRequired", message);
+            None
+        }
+    }
+}
+
+fn subject(declared: &api::Subject, issuer: String) -> Option<Subject> {
+    if declared.kind == SubjectKind::Claim {
+        let mut values = declared.values.clone();
+        values.sort();
+        values.dedup();
+        let claim = declared.claim.clone()?;
+        return (!values.is_empty()).then_some(Subject::Claim { issuer, claim, values });
+    }
+    let name = declared.name.clone()?;
+    Some(match declared.kind {
+        SubjectKind::User => Subject::User { issuer, name },
+        SubjectKind::Group => Subject::Group { issuer, name },
+        _ => Subject::Scope { issuer, name },
+    })
+}
