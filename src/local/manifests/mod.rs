@@ -34,7 +34,7 @@ use yaml::Node;
 #[derive(Debug)]
 pub struct Loader {
     root: PathBuf,
-    schemas: Schemas,
+    schemas: &'static Schemas,
     /// Objects of each file as they were when it was last readable.
     files: BTreeMap<PathBuf, Vec<Arc<Node>>>,
     /// The version of each object that was last in force as a whole.
@@ -100,7 +100,7 @@ impl Loader {
     /// Reads nothing yet. The path is that of a folder or of one file.
     pub fn new(directory: &Path) -> Self {
         let (files, good) = (BTreeMap::new(), BTreeMap::new());
-        Self { root: directory.to_owned(), schemas: Schemas::new(), files, good }
+        Self { root: directory.to_owned(), schemas: Schemas::shared(), files, good }
     }
 
     /// Reads all `*.yaml`, `*.yml` and `*.json` below the folder but `toolgate.local.yaml`. An object that is broken
@@ -168,7 +168,7 @@ impl Loader {
         let mut objects = 0;
         let nodes = self.files.iter().flat_map(|(file, nodes)| nodes.iter().map(move |node| (file, node)));
         for (file, node) in nodes {
-            let (reference, faults, version) = match object::judge(&self.schemas, node) {
+            let (reference, faults, version) = match object::judge(self.schemas, node) {
                 Outcome::Foreign => continue,
                 Outcome::Doubtful(fault) => {
                     let line = node.line_of(&fault.pointer);

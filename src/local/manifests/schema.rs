@@ -3,6 +3,7 @@
 //! Owns the checks that the schema states: unknown fields, types and bounds, unique lists, CEL rules.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jsonschema::Validator;
 use kube_cel::CompiledSchema;
@@ -26,7 +27,7 @@ impl Fault {
     }
 }
 
-/// The schemas of all kinds, compiled once.
+/// The schemas of all kinds, compiled once in a process: it takes longer than to read a folder.
 pub(super) struct Schemas {
     kinds: BTreeMap<String, Kind>,
     cel: kube_cel::Validator,
@@ -45,10 +46,15 @@ impl std::fmt::Debug for Schemas {
 }
 
 impl Schemas {
+    pub(super) fn shared() -> &'static Self {
+        static SHARED: LazyLock<Schemas> = LazyLock::new(Schemas::new);
+        &SHARED
+    }
+
     /// # Panics
     /// Never: a test compiles the schema of every kind.
     #[allow(clippy::expect_used)]
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let kinds = definitions().into_iter().map(|definition| {
             let rules = kube_cel::compile_schema(definition.schema());
             let schema = whole(definition.schema());
