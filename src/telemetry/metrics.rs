@@ -1,44 +1,586 @@
 //! Metrics, every name once.
-use crate::gateway::audit::Outcome;
-use std::sync::Arc;
-use std::time::Duration;
-/// X
-pub struct Metrics {}
-/// X
-pub struct ServerMetrics {}
-/// X
-pub struct ToolMetrics {}
+//!
+//! | Name | Labels | Meaning |
+//! |---|---|---|
+//! | `mcp_tool_requests_total` | `server_namespace`, `server`, `tool`, `status`, `user_role` | calls of tools; `status` is the [`Outcome`], `user_role` the role of the deciding rule or `none` |
+//! | `mcp_tool_duration_seconds` | `server_namespace`, `server`, `tool` | time of those calls, from the first byte of the request to the last of the answer; buckets from 1 ms to 30 s |
+//! | `mcp_active_requests` | `server_namespace`, `server` | requests that are being served |
+//! | `toolgate_requests_total` | `class`, `outcome` | all messages from clients, by what they are in the eyes of policy |
+//! | `toolgate_auth_refusals_total` | `reason` | tokens that were not accepted |
+//! | `toolgate_sessions` | `server_namespace`, `server` | open sessions |
+//! | `toolgate_streams` | `server_namespace`, `server` | open long-lived streams |
+//! | `toolgate_children` | `server_namespace`, `server` | running child processes |
+//! | `toolgate_child_restarts_total` | `server_namespace`, `server` | child processes that ended without being told to |
+//! | `toolgate_upstream_errors_total` | `server_namespace`, `server`, `reason` | calls that the server did not answer as it should |
+//! | `toolgate_policy_loads_total` | `server_namespace`, `server`, `result` | policies that came; `result` is `ok` or `failed` |
+//! | `toolgate_policy_info` | `server_namespace`, `server`, `snapshot` | 1 for the policy in force |
+//! | `toolgate_policy_loaded_timestamp_seconds` | `server_namespace`, `server` | when it came into force, Unix time |
+//! | `toolgate_audit_slots` | | records that are promised or queued, of at most 4096 |
+//! | `toolgate_audit_lines_total` | | lines written |
+//! | `toolgate_audit_refused_total` | | calls refused because they could not be audited |
+//! | `toolgate_audit_dropped_total` | | lines lost because closing took too long |
+//! | `toolgate_audit_failing` | | 1 while lines cannot be written |
+//! | `toolgate_build_info` | `version` | 1 |
+//! | `process_resident_memory_bytes`, `process_threads`, `process_open_fds` | | of this process |
+//!
+//! Label values are names of declared objects or values of an enum; everything else is [`OTHER`]. Never a subject, a
+//! session, an argument or a URI. The tool metrics have at most 2,000 series; what does not fit is counted with
+//! [`OTHER`] in every label but `status`. Series of removed objects go.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::gateway::audit::{Audit, Outcome};
+use crate::gateway::protocol::methods::Class;
+
+use super::labels::{CLASSES, class_index};
+pub use super::labels::{NO_ROLE, OTHER};
+use super::process;
+pub use super::series::ToolMetrics;
+use super::series::{BUCKETS, Families, ServerTools};
+
+const SERVER: [&str; 2] = ["server_namespace", "server"];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    tools: Arc<Families>,
+    last_resort: Arc<ToolMetrics>,
+    requests: IntCounterVec,
+    request_handles: [[OnceLock<IntCounter>; Outcome::ALL.len()]; CLASSES.len()],
+    auth_refusals: IntCounterVec,
+    gauges: ServerGauges,
+    upstream_errors: IntCounterVec,
+    policy_loads: IntCounterVec,
+    policy_info: IntGaugeVec,
+    own: Own,
+    servers: Mutex<HashMap<(Box<str>, Box<str>), Arc<ServerMetrics>>>,
+    audit: Mutex<Option<Audit>>,
+}
+
+#[derive(Clone)]
+struct ServerGauges {
+    active: IntGaugeVec,
+    sessions: IntGaugeVec,
+    streams: IntGaugeVec,
+    children: IntGaugeVec,
+    child_restarts: IntCounterVec,
+    policy_loaded: IntGaugeVec,
+}
+
+/// Figures that are read when someone asks.
+struct Own {
+    audit_slots: IntGauge,
+    audit_lines: IntCounter,
+    audit_refused: IntCounter,
+    audit_dropped: IntCounter,
+    audit_failing: IntGauge,
+    memory: IntGauge,
+    threads: IntGauge,
+    files: IntGauge,
+}
+
+/// Makes and registers; a failure is a wrong name in this file.
+struct Maker(Registry);
+
+type Made<T> = Result<T, prometheus::Error>;
+
+impl Maker {
+    fn register<T: prometheus::core::Collector + Clone + 'static>(&self, metric: T) -> Made<T> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn families(&self) -> Made<Families> {
+        let requests = self.counters(
+            "mcp_tool_requests_total",
+            "Calls of tools.",
+            &["server_namespace", "server", "tool", "status", "user_role"],
+        )?;
+        let options = HistogramOpts::new("mcp_tool_duration_seconds", "Time of calls of tools.");
+        let labels = ["server_namespace", "server", "tool"];
+        let duration = self.register(HistogramVec::new(options.buckets(BUCKETS.to_vec()), &labels)?)?;
+        Ok(Families::new(requests, duration))
+    }
+
+    fn server_gauges(&self) -> Made<ServerGauges> {
+        Ok(ServerGauges {
+            active: self.gauges("mcp_active_requests", "Requests that are being served.", &SERVER)?,
+            sessions: self.gauges("toolgate_sessions", "Open sessions.", &SERVER)?,
+            streams: self.gauges("toolgate_streams", "Open long-lived streams.", &SERVER)?,
+            children: self.gauges("toolgate_children", "Running child processes.", &SERVER)?,
+            child_restarts: self.counters(
+                "toolgate_child_restarts_total",
+                "Child processes that ended without being told to.",
+                &SERVER,
+            )?,
+            policy_loaded: self.gauges(
+                "toolgate_policy_loaded_timestamp_seconds",
+                "When the policy in force came, Unix time.",
+                &SERVER,
+            )?,
+        })
+    }
+
+    fn own(&self) -> Made<Own> {
+        let build = self.gauges("toolgate_build_info", "Version of this build.", &["version"])?;
+        build.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
+        Ok(Own {
+            audit_slots: self.gauge("toolgate_audit_slots", "Audit records that are promised or queued.")?,
+            audit_lines: self.counter("toolgate_audit_lines_total", "Audit lines written.")?,
+            audit_refused: self.counter("toolgate_audit_refused_total", "Calls refused for want of an audit slot.")?,
+            audit_dropped: self.counter("toolgate_audit_dropped_total", "Audit lines lost at the end.")?,
+            audit_failing: self.gauge("toolgate_audit_failing", "1 while audit lines cannot be written.")?,
+            memory: self.gauge("process_resident_memory_bytes", "Resident memory.")?,
+            threads: self.gauge("process_threads", "Threads.")?,
+            files: self.gauge("process_open_fds", "Open file descriptors.")?,
+        })
+    }
+
+    fn metrics(self) -> Made<Metrics> {
+        let tools = Arc::new(self.families()?);
+        let last_resort = ServerTools::last_resort(&tools)
+            .ok_or_else(|| prometheus::Error::Msg("the budget has no room for the last resort".to_owned()))?;
+        Ok(Metrics {
+            last_resort,
+            requests: self.counters("toolgate_requests_total", "Messages from clients.", &["class", "outcome"])?,
+            request_handles: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+            auth_refusals: self.counters("toolgate_auth_refusals_total", "Tokens not accepted.", &["reason"])?,
+            gauges: self.server_gauges()?,
+            upstream_errors: self.counters(
+                "toolgate_upstream_errors_total",
+                "Calls that the server did not answer as it should.",
+                &["server_namespace", "server", "reason"],
+            )?,
+            policy_loads: self.counters(
+                "toolgate_policy_loads_total",
+                "Policies that came.",
+                &["server_namespace", "server", "result"],
+            )?,
+            policy_info: self.gauges(
+                "toolgate_policy_info",
+                "1 for the policy in force.",
+                &["server_namespace", "server", "snapshot"],
+            )?,
+            own: self.own()?,
+            servers: Mutex::default(),
+            audit: Mutex::default(),
+            tools,
+            registry: self.0,
+        })
+    }
+}
+
 impl Metrics {
-    /// X
+    /// All metrics, without any value yet.
+    #[allow(clippy::expect_used)]
+    #[allow(clippy::new_ret_no_self)] // It is shared from the start.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {})
+        Arc::new(Maker(Registry::new()).metrics().expect("names and labels are constants of this file, and distinct"))
     }
-    /// X
-    pub fn server(&self, _: &str, _: &str) -> Arc<ServerMetrics> {
-        Arc::new(ServerMetrics {})
+
+    /// The audit log whose figures [`Metrics::render`] shows.
+    pub fn watch_audit(&self, audit: Audit) {
+        *self.audit.lock() = Some(audit);
     }
-    /// X
+
+    /// Counts one message from a client; `None` is one that has no class.
+    pub fn request(&self, class: Option<Class>, outcome: Outcome) {
+        let index = class_index(class);
+        let handles = self.request_handles.get(index).and_then(|row| row.get(outcome as usize));
+        let (Some(handle), Some(class)) = (handles, CLASSES.get(index)) else { return };
+        handle.get_or_init(|| self.requests.with_label_values(&[*class, outcome.as_str()])).inc();
+    }
+
+    /// Counts a token that was not accepted. `reason` is `Refused::label`.
+    pub fn auth_refused(&self, reason: &'static str) {
+        self.auth_refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// The metrics of a server; the same ones for the same names until [`Metrics::remove_server`].
+    pub fn server(&self, namespace: &str, server: &str) -> Arc<ServerMetrics> {
+        let mut servers = self.servers.lock();
+        let entry = servers.entry((namespace.into(), server.into()));
+        Arc::clone(entry.or_insert_with(|| Arc::new(ServerMetrics::new(self, namespace, server))))
+    }
+
+    /// Takes all series of a server away.
+    pub fn remove_server(&self, namespace: &str, server: &str) {
+        if let Some(metrics) = self.servers.lock().remove(&(namespace.into(), server.into())) {
+            metrics.clear();
+        }
+    }
+
+    /// Everything in the text exposition format (`text/plain; version=0.0.4`).
     pub fn render(&self) -> String {
-        String::new()
+        self.read_own();
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    fn read_own(&self) {
+        let own = &self.own;
+        let set = |gauge: &IntGauge, value: Option<u64>| {
+            gauge.set(value.and_then(|value| i64::try_from(value).ok()).unwrap_or_default());
+        };
+        if let Some(audit) = &*self.audit.lock() {
+            let stats = audit.stats();
+            let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+            set(&own.audit_slots, u64::try_from(stats.taken).ok());
+            raise(&own.audit_lines, stats.written);
+            raise(&own.audit_refused, stats.refused);
+            raise(&own.audit_dropped, stats.dropped);
+            own.audit_failing.set(stats.failing.into());
+        }
+        let (memory, threads) = process::memory_and_threads();
+        set(&own.memory, memory);
+        set(&own.threads, threads);
+        set(&own.files, process::open_files());
     }
 }
+
+/// A number of things that are there now.
+#[derive(Clone)]
+pub struct Gauge(IntGauge);
+
+impl Gauge {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// One less.
+    pub fn dec(&self) {
+        self.0.dec();
+    }
+
+    /// This many.
+    pub fn set(&self, value: usize) {
+        self.0.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// One more for as long as the guard lives.
+    pub fn hold(&self) -> Held {
+        self.0.inc();
+        Held(self.0.clone())
+    }
+}
+
+/// Counts as one until it is dropped.
+pub struct Held(IntGauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is counted for one server.
+pub struct ServerMetrics {
+    /// Requests that are being served.
+    pub active: Gauge,
+    /// Open sessions.
+    pub sessions: Gauge,
+    /// Open long-lived streams.
+    pub streams: Gauge,
+    /// Running child processes.
+    pub children: Gauge,
+    namespace: Box<str>,
+    server: Box<str>,
+    tools: ServerTools,
+    child_restarts: IntCounter,
+    policy_loaded: IntGauge,
+    gauges: ServerGauges,
+    upstream_errors: IntCounterVec,
+    policy_loads: IntCounterVec,
+    policy_info: IntGaugeVec,
+    /// Label values that have series, for their removal: upstream errors' reasons, and the snapshot in force.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    reasons: Vec<&'static str>,
+    snapshot: Option<String>,
+}
+
 impl ServerMetrics {
-    /// X
-    pub fn begin(&self) {}
-    /// X
-    pub fn end(&self) {}
-    /// X
-    pub fn exchange(&self, _: &'static str, _: Outcome) {}
-    /// X
-    pub fn tool(&self, _: &str, _: Option<&str>) -> Arc<ToolMetrics> {
-        Arc::new(ToolMetrics {})
+    fn new(metrics: &Metrics, namespace: &str, server: &str) -> Self {
+        let gauges = metrics.gauges.clone();
+        let labels = [namespace, server];
+        let gauge = |family: &IntGaugeVec| Gauge(family.with_label_values(&labels));
+        Self {
+            active: gauge(&gauges.active),
+            sessions: gauge(&gauges.sessions),
+            streams: gauge(&gauges.streams),
+            children: gauge(&gauges.children),
+            namespace: namespace.into(),
+            server: server.into(),
+            tools: ServerTools::new(&metrics.tools, namespace, server, Arc::clone(&metrics.last_resort)),
+            child_restarts: gauges.child_restarts.with_label_values(&labels),
+            policy_loaded: gauges.policy_loaded.with_label_values(&labels),
+            gauges,
+            upstream_errors: metrics.upstream_errors.clone(),
+            policy_loads: metrics.policy_loads.clone(),
+            policy_info: metrics.policy_info.clone(),
+            seen: Mutex::default(),
+        }
     }
-    /// X
-    pub fn open(&self, _: usize, _: usize, _: usize) {}
-    /// X
-    pub fn retain<'a>(&self, _: impl Iterator<Item = &'a str>, _: impl Iterator<Item = &'a str>) {}
+
+    /// Handles for one tool and the role of the deciding rule. `name` must be declared or listed by the server, else
+    /// pass [`OTHER`]. Cheap, and cheaper kept.
+    pub fn tool(&self, name: &str, role: Option<&str>) -> Arc<ToolMetrics> {
+        #[allow(clippy::expect_used)]
+        self.tools.tool(name, role).expect("every server's tools have a last resort")
+    }
+
+    /// Takes away the series of tools and roles that a new policy does not have.
+    pub fn retain(&self, keep_tool: impl Fn(&str) -> bool, keep_role: impl Fn(&str) -> bool) {
+        self.tools.retain(keep_tool, keep_role);
+    }
+
+    /// Counts a call that the server did not answer as it should. `reason` is one of an enum.
+    pub fn upstream_error(&self, reason: &'static str) {
+        let mut seen = self.seen.lock();
+        if !seen.reasons.contains(&reason) {
+            seen.reasons.push(reason);
+        }
+        self.upstream_errors.with_label_values(&[&*self.namespace, &*self.server, reason]).inc();
+    }
+
+    /// Counts a child process that ended without being told to.
+    pub fn child_restarted(&self) {
+        self.child_restarts.inc();
+    }
+
+    /// A policy came into force.
+    pub fn policy_loaded(&self, snapshot: &str, now: jiff::Timestamp) {
+        self.policy_loads.with_label_values(&[&*self.namespace, &*self.server, "ok"]).inc();
+        let mut seen = self.seen.lock();
+        if let Some(before) = seen.snapshot.replace(snapshot.to_owned()) {
+            let _ = self.policy_info.remove_label_values(&[&*self.namespace, &*self.server, before.as_str()]);
+        }
+        self.policy_info.with_label_values(&[&*self.namespace, &*self.server, snapshot]).set(1);
+        self.policy_loaded.set(now.as_second());
+    }
+
+    /// A policy came that cannot be enforced.
+    pub fn policy_failed(&self) {
+        self.policy_loads.with_label_values(&[&*self.namespace, &*self.server, "failed"]).inc();
+    }
+
+    fn clear(&self) {
+        self.tools.clear();
+        // A series that was never made cannot be removed: each error here says just that.
+        let labels = [&*self.namespace, &*self.server];
+        let gauges = &self.gauges;
+        for family in [&gauges.active, &gauges.sessions, &gauges.streams, &gauges.children, &gauges.policy_loaded] {
+            let _ = family.remove_label_values(&labels);
+        }
+        let _ = gauges.child_restarts.remove_label_values(&labels);
+        for result in ["ok", "failed"] {
+            let _ = self.policy_loads.remove_label_values(&[&*self.namespace, &*self.server, result]);
+        }
+        let mut seen = self.seen.lock();
+        for reason in seen.reasons.drain(..) {
+            let _ = self.upstream_errors.remove_label_values(&[&*self.namespace, &*self.server, reason]);
+        }
+        if let Some(snapshot) = seen.snapshot.take() {
+            let _ = self.policy_info.remove_label_values(&[&*self.namespace, &*self.server, snapshot.as_str()]);
+        }
+    }
 }
-impl ToolMetrics {
-    /// X
-    pub fn record(&self, _: Outcome, _: Duration) {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::series::TOOL_SERIES;
+    use super::*;
+    use std::time::Duration;
+
+    const MS: Duration = Duration::from_millis(3);
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|found| found == line)
+    }
+
+    fn tool_series(text: &str) -> usize {
+        text.lines().filter(|line| line.starts_with("mcp_tool_")).count()
+    }
+
+    #[test]
+    fn a_call_is_counted_with_tool_status_and_role() {
+        let metrics = Metrics::new();
+        let server = metrics.server("default", "files");
+        server.tool("write", Some("editor")).record(Outcome::Ok, MS);
+        server.tool("write", Some("editor")).record(Outcome::Ok, MS);
+        server.tool("write", None).record(Outcome::Denied, MS);
+
+        let text = metrics.render();
+        let labels = "server=\"files\",server_namespace=\"default\"";
+        for line in [
+            format!("mcp_tool_requests_total{{{labels},status=\"ok\",tool=\"write\",user_role=\"editor\"}} 2"),
+            format!("mcp_tool_requests_total{{{labels},status=\"denied\",tool=\"write\",user_role=\"none\"}} 1"),
+            format!("mcp_tool_duration_seconds_count{{{labels},tool=\"write\"}} 3"),
+            format!("mcp_tool_duration_seconds_bucket{{{labels},tool=\"write\",le=\"0.0025\"}} 0"),
+            format!("mcp_tool_duration_seconds_bucket{{{labels},tool=\"write\",le=\"0.005\"}} 3"),
+            format!("mcp_active_requests{{{labels}}} 0"),
+        ] {
+            assert!(has(&text, &line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn series_of_removed_tools_and_roles_go_and_stay_away() {
+        let metrics = Metrics::new();
+        let server = metrics.server("default", "files");
+        let kept = server.tool("read", Some("viewer"));
+        let gone = [server.tool("write", Some("viewer")), server.tool("read", Some("editor"))];
+        for tool in gone.iter().chain([&kept]) {
+            tool.record(Outcome::Ok, MS);
+        }
+        let before = metrics.tools.used();
+
+        server.retain(|tool| tool == "read", |role| role == "viewer");
+        for tool in &gone {
+            tool.record(Outcome::Ok, MS);
+            tool.record(Outcome::Error, MS);
+        }
+        kept.record(Outcome::Error, MS);
+
+        let text = metrics.render();
+        assert!(!text.contains("tool=\"write\"") && !text.contains("editor"), "{text}");
+        assert!(text.contains("status=\"error\",tool=\"read\",user_role=\"viewer\""), "{text}");
+        assert_eq!(metrics.tools.used(), before - 17 - 2 + 1);
+    }
+
+    #[test]
+    fn a_removed_server_leaves_no_series() {
+        let metrics = Metrics::new();
+        let server = metrics.server("default", "files");
+        server.tool("read", None).record(Outcome::Ok, MS);
+        server.upstream_error("timeout");
+        server.child_restarted();
+        server.policy_loaded("sha256:1", jiff::Timestamp::UNIX_EPOCH);
+        server.policy_failed();
+        assert!(metrics.render().contains("files"));
+
+        metrics.remove_server("default", "files");
+        let text = metrics.render();
+        assert!(!text.contains("files"), "{text}");
+    }
+
+    #[test]
+    fn tools_beyond_the_budget_are_counted_as_other() {
+        let metrics = Metrics::new();
+        for n in 0..40 {
+            let server = metrics.server("default", &format!("server-{n}"));
+            for tool in 0..10 {
+                for outcome in Outcome::ALL {
+                    server.tool(&format!("tool-{tool}"), Some("role")).record(outcome, MS);
+                }
+            }
+        }
+
+        let text = metrics.render();
+        let series = tool_series(&text);
+        assert!(series <= TOOL_SERIES, "{series}");
+        let counted: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("mcp_tool_requests_total"))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(counted, 40 * 10 * 9, "a call was lost");
+        assert!(text.contains("server=\"_OTHER\",server_namespace=\"_OTHER\",status=\"ok\",tool=\"_OTHER\""), "{text}");
+
+        for n in 0..40 {
+            metrics.remove_server("default", &format!("server-{n}"));
+        }
+        assert_eq!(tool_series(&metrics.render()), 17 + 9, "only the last resort is left");
+        metrics.server("default", "new").tool("t", None).record(Outcome::Ok, MS);
+        assert!(metrics.render().contains("server=\"new\""), "the budget came back");
+    }
+
+    #[test]
+    fn only_the_policy_in_force_is_shown() {
+        let metrics = Metrics::new();
+        let server = metrics.server("default", "files");
+        server.policy_loaded("sha256:1", jiff::Timestamp::UNIX_EPOCH);
+        server.policy_loaded("sha256:2", jiff::Timestamp::from_second(7).unwrap());
+        let text = metrics.render();
+        assert!(!text.contains("sha256:1") && text.contains("snapshot=\"sha256:2\"} 1"), "{text}");
+        assert!(
+            text.contains("toolgate_policy_loaded_timestamp_seconds{server=\"files\",server_namespace=\"default\"} 7")
+        );
+    }
+
+    #[test]
+    fn messages_refusals_and_gauges_show() {
+        let metrics = Metrics::new();
+        metrics.request(Some(Class::Tool), Outcome::Ok);
+        metrics.request(None, Outcome::Invalid);
+        metrics.auth_refused("expired");
+        let held = metrics.server("default", "files").active.hold();
+
+        let text = metrics.render();
+        assert!(has(&text, "toolgate_requests_total{class=\"tool\",outcome=\"ok\"} 1"), "{text}");
+        assert!(has(&text, "toolgate_requests_total{class=\"none\",outcome=\"invalid\"} 1"), "{text}");
+        assert!(has(&text, "toolgate_auth_refusals_total{reason=\"expired\"} 1"), "{text}");
+        assert!(text.contains("mcp_active_requests{server=\"files\",server_namespace=\"default\"} 1"), "{text}");
+        drop(held);
+        assert!(metrics.render().contains("mcp_active_requests{server=\"files\",server_namespace=\"default\"} 0"));
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_and_the_process_show() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(&crate::gateway::audit::Sink::File(folder.path().join("a"))).unwrap();
+        let metrics = Metrics::new();
+        metrics.watch_audit(audit.clone());
+        let _slot = audit.reserve().await.unwrap();
+
+        let text = metrics.render();
+        assert!(has(&text, "toolgate_audit_slots 1"), "{text}");
+        let memory = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
+        assert!(memory.parse::<u64>().unwrap() > 1 << 20, "{memory}");
+        let files = text.lines().find_map(|line| line.strip_prefix("process_open_fds ")).unwrap();
+        assert!(files.parse::<u64>().unwrap() >= 3, "{files}");
+    }
+
+    #[test]
+    fn every_name_is_in_the_table_above_and_carries_a_prefix() {
+        let source = include_str!("metrics.rs");
+        let table: String = source.lines().take_while(|line| line.starts_with("//!")).collect();
+        let metrics = Metrics::new();
+        let server = metrics.server("n", "s");
+        server.tool("t", None).record(Outcome::Ok, MS);
+        server.upstream_error("x");
+        server.policy_loaded("h", jiff::Timestamp::UNIX_EPOCH);
+        metrics.request(None, Outcome::Ok);
+        metrics.auth_refused("x");
+        for line in metrics.render().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(table.contains(&format!("`{name}`")), "{name} is not documented");
+            assert!(["mcp_", "toolgate_", "process_"].iter().any(|prefix| name.starts_with(prefix)), "{name}");
+        }
+    }
 }

@@ -2,9 +2,20 @@
 //!
 //! Owns the record's fields, the ring and the file. A call that cannot be audited does not happen: the slot is
 //! reserved before the call is forwarded, and a call that may change something is announced first.
+//!
+//! ```text
+//! reserve -> Slot -> intent (waits for the write) -> forward -> finish
+//!                      \________ line ________/               \___ line
+//!                               pending bytes  ->  writer thread  ->  one write per batch
+//! ```
 
+mod line;
+mod output;
 mod record;
 mod writer;
 
-pub use record::{Event, Outcome, Record};
-pub use writer::{Audit, Busy, Sink, Slot};
+#[cfg(test)]
+mod tests;
+
+pub use record::{Event, Outcome, Record, TEXT_BYTES};
+pub use writer::{Audit, Busy, Sink, Slot, Stats};

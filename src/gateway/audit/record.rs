@@ -1,4 +1,28 @@
-//! What one audit line says, and its canonical form (RFC 8785).
+//! What one audit line says.
+//!
+//! | Member | Meaning |
+//! |---|---|
+//! | `arguments_digest` | `hmac-sha256:` and the hex HMAC of the arguments' JSON text, under a key of this process |
+//! | `decision`, `reason` | what policy said, and why |
+//! | `duration_us` | microseconds from the first byte of the request to the last of the answer |
+//! | `error_code` | JSON-RPC error code sent to the caller |
+//! | `event` | [`Event`] |
+//! | `gateway_version` | version of this build |
+//! | `http_status` | HTTP status sent to the caller |
+//! | `issuer`, `subject`, `roles` | who called |
+//! | `method`, `server_namespace`, `server`, `target` | what was called |
+//! | `outcome` | [`Outcome`] |
+//! | `request_id` | shared with the process log and the error's data |
+//! | `result_bytes` | bytes of the answer that were sent |
+//! | `rule` | `index` and `role` of the deciding rule |
+//! | `sequence` | position in this process's log, from 1, without gaps |
+//! | `snapshot` | hash of the policy that decided |
+//! | `time` | RFC 3339, UTC, microseconds; when the record was made |
+//!
+//! Absent members are left out. Strings longer than [`TEXT_BYTES`] are cut and end in `…`.
+
+/// Longest string in a line, in bytes: what a caller sends must not make a line large.
+pub const TEXT_BYTES: usize = 2048;
 
 /// One line. Borrowed from the call; written as JSON with sorted keys.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +103,31 @@ pub enum Outcome {
     Error,
 }
 
+impl Event {
+    /// Audit value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Request => "request",
+            Self::ServerRequest => "server_request",
+        }
+    }
+}
+
 impl Outcome {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::ToolError,
+        Self::Denied,
+        Self::Invalid,
+        Self::Limited,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Error,
+    ];
+
     /// Label and audit value.
     pub const fn as_str(self) -> &'static str {
         match self {

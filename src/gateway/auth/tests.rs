@@ -1,1 +1,653 @@
+//! Tokens as issuers and attackers make them, against real keys and a loopback JWKS server.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::{hmac, rand::SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::super::limits;
+use super::*;
+use crate::policy::snapshot::Keys;
+
+const URL: &str = "https://mcp.example.com/mcp";
+const ISSUER: &str = "https://login.example.com";
+const NOW: i64 = 1_800_000_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+enum Pair {
+    Ed(Ed25519KeyPair),
+    Ec(EcdsaKeyPair),
+    Rsa(Box<aws_lc_rs::rsa::KeyPair>),
+}
+
+/// A signer with its key id.
+struct Signer {
+    pair: Pair,
+    kid: &'static str,
+}
+
+impl Signer {
+    fn ed(kid: &'static str) -> Self {
+        Self { pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()), kid }
+    }
+
+    fn ec(kid: &'static str) -> Self {
+        Self { pair: Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()), kid }
+    }
+
+    fn rsa(kid: &'static str) -> Self {
+        Self { pair: Pair::Rsa(Box::new(aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap())), kid }
+    }
+
+    fn jwk(&self) -> Value {
+        let kid = self.kid;
+        match &self.pair {
+            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": b64(pair.public_key())}),
+            Pair::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": b64(&point[1..33]), "y": b64(&point[33..])})
+            }
+            Pair::Rsa(pair) => {
+                let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                json!({"kty": "RSA", "kid": kid, "use": "sig", "n": b64(n), "e": b64(e)})
+            }
+        }
+    }
+
+    fn algorithm(&self) -> &'static str {
+        match self.pair {
+            Pair::Ed(_) => "EdDSA",
+            Pair::Ec(_) => "ES256",
+            Pair::Rsa(_) => "RS256",
+        }
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+        let signature = match &self.pair {
+            Pair::Ed(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Pair::Ec(pair) => pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec(),
+            Pair::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let random = SystemRandom::new();
+                pair.sign(&signature::RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+                signature
+            }
+        };
+        format!("{message}.{}", b64(signature))
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        self.sign(&json!({"alg": self.algorithm(), "kid": self.kid}), claims)
+    }
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn claims() -> Value {
+    json!({"iss": ISSUER, "aud": URL, "sub": "ada", "exp": NOW + 600, "groups": ["engineering"], "scope": "a b"})
+}
+
+fn with(changes: Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in changes.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+fn without(name: &str) -> Value {
+    let mut claims = claims();
+    claims.as_object_mut().unwrap().remove(name);
+    claims
+}
+
+fn set(signers: &[&Signer]) -> String {
+    json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+fn issuer(url: &str, keys: Keys) -> Issuer {
+    let (name, subject_claim, groups_claim) = ("corp".to_owned(), "sub".to_owned(), "groups".to_owned());
+    Issuer { name, url: url.to_owned(), subject_claim, groups_claim, keys }
+}
+
+fn trusting(issuers: &[Issuer]) -> Authenticator {
+    Authenticator::new(issuers, &[URL.to_owned(), "http://127.0.0.1:8080/servers/a/mcp".to_owned()], Fetcher::new(true))
+}
+
+fn inline(signers: &[&Signer]) -> Authenticator {
+    trusting(&[issuer(ISSUER, Keys::Inline(set(signers)))])
+}
+
+async fn verify(authenticator: &Authenticator, token: &str) -> Result<Arc<Verified>, Refused> {
+    authenticator.verify(format!("Bearer {token}").as_bytes(), now()).await
+}
+
+async fn refused(authenticator: &Authenticator, token: &str) -> Refused {
+    verify(authenticator, token).await.unwrap_err()
+}
+
+/// A JWKS server whose documents can be changed, and that counts what it is asked.
+#[derive(Clone)]
+struct Publisher {
+    url: String,
+    documents: Arc<Mutex<HashMap<String, String>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Publisher {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let publisher = Self { url, documents: Arc::default(), asked: Arc::default() };
+        let served = publisher.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let read = stream.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                let document = served.documents.lock().get(head.split(' ').nth(1).unwrap()).cloned();
+                served.asked.fetch_add(1, Ordering::SeqCst);
+                let status = if document.is_some() { "200 OK" } else { "503 Service Unavailable" };
+                let body = document.unwrap_or_default();
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        publisher
+    }
+
+    fn publish(&self, path: &str, document: impl Into<String>) {
+        self.documents.lock().insert(path.to_owned(), document.into());
+    }
+
+    fn go_down(&self) {
+        self.documents.lock().clear();
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn trusted(&self) -> Authenticator {
+        trusting(&[issuer(ISSUER, Keys::Url(format!("{}/jwks", self.url)))])
+    }
+}
+
+/// Moves the clock without running timers of what waits for sockets.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn each_accepted_algorithm_gives_the_identity() {
+    for signer in [Signer::rsa("r"), Signer::ec("e"), Signer::ed("d")] {
+        let verified = verify(&inline(&[&signer]), &signer.token(&claims())).await.unwrap();
+
+        assert_eq!(verified.identity.issuer, "corp");
+        assert_eq!(verified.identity.subject, "ada");
+        assert_eq!(verified.identity.groups, ["engineering"]);
+        assert_eq!(verified.identity.scopes, ["a", "b"]);
+        assert_eq!(Value::Object(verified.identity.claims.clone()), claims());
+        assert_eq!(verified.expires, NOW + 600);
+    }
+}
+
+#[tokio::test]
+async fn anything_but_one_bearer_token_is_malformed() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    let token = signer.token(&claims());
+    for header in ["", "Bearer", "Bearer ", "Basic abc", &token, &format!("Bearer {token} {token}")] {
+        let outcome = authenticator.verify(header.as_bytes(), now()).await;
+        assert_eq!(outcome.unwrap_err(), Refused::Malformed, "{header}");
+    }
+    for scheme in ["bearer", "BEARER", "Bearer "] {
+        assert!(authenticator.verify(format!("{scheme} {token}").as_bytes(), now()).await.is_ok(), "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_not_a_token() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    let list = signer.sign(&json!(["alg"]), &claims());
+    let text = signer.sign(&json!({"alg": "EdDSA"}), &json!("claims"));
+    let number = signer.sign(&json!({"alg": "EdDSA", "kid": 7}), &claims());
+    for token in ["x", "a.b", "..", "....", "\u{e9}.a.b", "e30.e30", "!.!.!", &list, &text, &number] {
+        assert_eq!(refused(&authenticator, token).await, Refused::NotJwt, "{token}");
+    }
+    assert_eq!(refused(&authenticator, &"a".repeat(TOKEN_BYTES + 1)).await, Refused::TooLong);
+}
+
+#[tokio::test]
+async fn unsigned_and_hmac_tokens_are_refused() {
+    let signer = Signer::rsa("r");
+    let authenticator = inline(&[&signer]);
+
+    let unsigned = format!("{}.{}.", b64(json!({"alg": "none"}).to_string()), b64(claims().to_string()));
+    assert_eq!(refused(&authenticator, &unsigned).await, Refused::Algorithm);
+
+    // The public key is known to everyone; as an HMAC secret it would let everyone sign.
+    let header = json!({"alg": "HS256", "kid": "r"}).to_string();
+    let message = format!("{}.{}", b64(header), b64(claims().to_string()));
+    let public = signer.jwk()["n"].as_str().unwrap().to_owned();
+    let tag =
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(public).unwrap()), message.as_bytes());
+    assert_eq!(refused(&authenticator, &format!("{message}.{}", b64(tag))).await, Refused::Algorithm);
+
+    for algorithm in ["", "rs256", "RS512", "ES384", "PS256", "NONE"] {
+        let token = signer.sign(&json!({"alg": algorithm, "kid": "r"}), &claims());
+        assert_eq!(refused(&authenticator, &token).await, Refused::Algorithm, "{algorithm}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_used_only_as_its_type_says() {
+    let (ec, ed) = (Signer::ec("e"), Signer::ed("d"));
+    let authenticator = inline(&[&ec, &ed]);
+    let token = ed.sign(&json!({"alg": "EdDSA", "kid": "e"}), &claims());
+    assert_eq!(refused(&authenticator, &token).await, Refused::Algorithm);
+}
+
+#[tokio::test]
+async fn critical_extensions_are_refused() {
+    let signer = Signer::ed("d");
+    for critical in [json!(["b64"]), json!([]), Value::Null] {
+        let token = signer.sign(&json!({"alg": "EdDSA", "kid": "d", "crit": critical}), &claims());
+        assert_eq!(refused(&inline(&[&signer]), &token).await, Refused::Critical);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_token_has_a_wrong_signature() {
+    let signer = Signer::ec("e");
+    let authenticator = inline(&[&signer]);
+    let token = signer.token(&claims());
+    verify(&authenticator, &token).await.unwrap();
+
+    let parts: Vec<_> = token.split('.').collect();
+    let forged = format!("{}.{}.{}", parts[0], b64(with(json!({"sub": "root"})).to_string()), parts[2]);
+    assert_eq!(refused(&authenticator, &forged).await, Refused::Signature);
+    assert_eq!(refused(&authenticator, &format!("{}.{}.", parts[0], parts[1])).await, Refused::Signature);
+}
+
+#[tokio::test]
+async fn an_issuer_cannot_sign_for_another() {
+    let (ours, theirs) = (Signer::ed("k"), Signer::ed("k"));
+    let other = "https://other.example.com";
+    let authenticator =
+        trusting(&[issuer(ISSUER, Keys::Inline(set(&[&ours]))), issuer(other, Keys::Inline(set(&[&theirs])))]);
+
+    assert_eq!(refused(&authenticator, &theirs.token(&claims())).await, Refused::Signature);
+    assert!(verify(&authenticator, &theirs.token(&with(json!({"iss": other})))).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_unknown_issuer_is_refused() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    for claims in [with(json!({"iss": format!("{ISSUER}/")})), with(json!({"iss": 7})), without("iss")] {
+        assert_eq!(refused(&authenticator, &signer.token(&claims)).await, Refused::UnknownIssuer);
+    }
+}
+
+#[tokio::test]
+async fn the_audience_must_be_one_of_the_endpoints_urls() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    for audience in [json!("https://mcp.example.com/mcp/"), json!(["x"]), json!([]), json!({}), Value::Null] {
+        let refused = refused(&authenticator, &signer.token(&with(json!({"aud": audience})))).await;
+        assert_eq!(refused, Refused::Audience(URL.into()));
+        assert!(refused.to_string().contains(URL));
+    }
+    assert_eq!(refused(&authenticator, &signer.token(&without("aud"))).await, Refused::Audience(URL.into()));
+    let several = with(json!({"aud": ["x", "http://127.0.0.1:8080/servers/a/mcp"]}));
+    assert!(verify(&authenticator, &signer.token(&several)).await.is_ok());
+}
+
+#[tokio::test]
+async fn time_is_judged_with_leeway() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    let cases = [
+        (json!({"exp": NOW - LEEWAY_SECONDS}), Some(Refused::Expired)),
+        (json!({"exp": NOW - LEEWAY_SECONDS + 1}), None),
+        (json!({"exp": 1.5}), Some(Refused::Expired)),
+        (json!({"exp": "never"}), Some(Refused::NoExpiry)),
+        (json!({"exp": 1e300}), Some(Refused::NoExpiry)),
+        (json!({"nbf": NOW + LEEWAY_SECONDS + 1}), Some(Refused::NotYetValid)),
+        (json!({"nbf": NOW + LEEWAY_SECONDS}), None),
+        (json!({"nbf": "now"}), Some(Refused::NotYetValid)),
+    ];
+    for (changes, expected) in cases {
+        let outcome = verify(&authenticator, &signer.token(&with(changes.clone()))).await;
+        assert_eq!(outcome.err(), expected, "{changes}");
+    }
+    assert_eq!(refused(&authenticator, &signer.token(&without("exp"))).await, Refused::NoExpiry);
+}
+
+#[tokio::test]
+async fn a_cached_token_expires() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    let header = format!("Bearer {}", signer.token(&claims()));
+    let first = authenticator.verify(header.as_bytes(), now()).await.unwrap();
+    let again = authenticator.verify(header.as_bytes(), now()).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &again), "verified twice");
+
+    let later = Timestamp::from_second(NOW + 600 + LEEWAY_SECONDS).unwrap();
+    assert_eq!(authenticator.verify(header.as_bytes(), later).await.unwrap_err(), Refused::Expired);
+}
+
+#[tokio::test]
+async fn bound_tokens_are_refused() {
+    let signer = Signer::ed("d");
+    let token = signer.token(&with(json!({"cnf": {"jkt": "x"}})));
+    assert_eq!(refused(&inline(&[&signer]), &token).await, Refused::Bound);
+}
+
+#[tokio::test]
+async fn only_a_verified_email_is_a_subject() {
+    let signer = Signer::ed("d");
+    let mut settings = issuer(ISSUER, Keys::Inline(set(&[&signer])));
+    settings.subject_claim = "email".to_owned();
+    let authenticator = trusting(&[settings]);
+
+    for verified in [json!(false), json!("true"), Value::Null] {
+        let token = signer.token(&with(json!({"email": "ada@example.com", "email_verified": verified})));
+        assert_eq!(refused(&authenticator, &token).await, Refused::EmailNotVerified);
+    }
+    assert_eq!(refused(&authenticator, &signer.token(&claims())).await, Refused::NoSubject("email".into()));
+    let token = signer.token(&with(json!({"email": "ada@example.com", "email_verified": true})));
+    assert_eq!(verify(&authenticator, &token).await.unwrap().identity.subject, "ada@example.com");
+}
+
+#[tokio::test]
+async fn a_subject_is_a_string_that_says_something() {
+    let signer = Signer::ed("d");
+    for subject in [json!(""), json!(7), json!(["ada"]), Value::Null] {
+        let token = signer.token(&with(json!({"sub": subject})));
+        assert_eq!(refused(&inline(&[&signer]), &token).await, Refused::NoSubject("sub".into()));
+    }
+}
+
+#[tokio::test]
+async fn groups_and_scopes_come_as_lists_or_strings() {
+    let signer = Signer::ed("d");
+    let authenticator = inline(&[&signer]);
+    let token = with(json!({"groups": "one", "scope": null, "scp": ["x", 7, "y"]}));
+    let verified = verify(&authenticator, &signer.token(&token)).await.unwrap();
+    assert_eq!(verified.identity.groups, ["one"]);
+    assert!(verified.identity.scopes.is_empty(), "a scope that is no string is not replaced by another claim");
+
+    let mut list = without("scope");
+    list["scp"] = json!(["x", 7, "y"]);
+    assert_eq!(verify(&authenticator, &signer.token(&list)).await.unwrap().identity.scopes, ["x", "y"]);
+}
+
+#[tokio::test]
+async fn subjects_of_two_issuers_never_share_a_key() {
+    let signer = Signer::ed("d");
+    let mut one = issuer(ISSUER, Keys::Inline(set(&[&signer])));
+    let mut two = issuer("https://two.example.com", Keys::Inline(set(&[&signer])));
+    (one.name, two.name) = ("a".to_owned(), "ab".to_owned());
+    let authenticator = trusting(&[one, two]);
+
+    let first = verify(&authenticator, &signer.token(&with(json!({"sub": "bc"})))).await.unwrap();
+    let claims = with(json!({"iss": "https://two.example.com", "sub": "c"}));
+    let second = verify(&authenticator, &signer.token(&claims)).await.unwrap();
+    assert_ne!(first.key, second.key);
+}
+
+#[tokio::test]
+async fn without_a_key_id_the_only_fitting_key_counts() {
+    let (one, two, ec) = (Signer::ed("1"), Signer::ed("2"), Signer::ec("3"));
+    let token = one.sign(&json!({"alg": "EdDSA"}), &claims());
+
+    assert!(verify(&inline(&[&one, &ec]), &token).await.is_ok());
+    assert_eq!(refused(&inline(&[&one, &two]), &token).await, Refused::AmbiguousKey);
+    assert_eq!(refused(&inline(&[&ec]), &token).await, Refused::UnknownKey);
+}
+
+#[tokio::test]
+async fn an_unknown_key_costs_one_fetch_and_then_none_until_the_next_interval() {
+    let (known, unknown) = (Signer::ed("known"), Signer::ed("unknown"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&known]));
+    let authenticator = publisher.trusted();
+
+    verify(&authenticator, &known.token(&claims())).await.unwrap();
+    assert_eq!(publisher.asked(), 1, "the first use");
+    for _ in 0..5 {
+        assert_eq!(refused(&authenticator, &unknown.token(&claims())).await, Refused::UnknownKey);
+    }
+    assert_eq!(publisher.asked(), 1, "negative cache");
+    pass(limits::JWKS_REFRESH).await;
+    for _ in 0..5 {
+        assert_eq!(refused(&authenticator, &unknown.token(&claims())).await, Refused::UnknownKey);
+    }
+    assert_eq!(publisher.asked(), 2, "one refresh");
+    assert!(verify(&authenticator, &known.token(&claims())).await.is_ok());
+}
+
+#[tokio::test]
+async fn callers_at_the_same_time_share_one_fetch() {
+    let signer = Signer::ed("k");
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&signer]));
+    let authenticator = publisher.trusted();
+
+    let tokens: Vec<_> = (0..20).map(|n| signer.token(&with(json!({"sub": format!("u{n}")})))).collect();
+    let outcomes = futures::future::join_all(tokens.iter().map(|token| verify(&authenticator, token))).await;
+
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(publisher.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_end_the_fetch() {
+    let signer = Signer::ed("k");
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&signer]));
+    let authenticator = publisher.trusted();
+    let token = signer.token(&claims());
+
+    assert!(futures::future::FutureExt::now_or_never(verify(&authenticator, &token)).is_none());
+
+    assert!(verify(&authenticator, &token).await.is_ok());
+    assert_eq!(publisher.asked(), 1);
+}
+
+#[tokio::test]
+async fn known_keys_go_on_when_the_issuer_is_down() {
+    let (known, unknown) = (Signer::ed("known"), Signer::ed("unknown"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&known]));
+    let authenticator = publisher.trusted();
+    verify(&authenticator, &known.token(&claims())).await.unwrap();
+
+    publisher.go_down();
+    pass(issuer::KEYS_FRESH).await;
+
+    assert!(verify(&authenticator, &known.token(&with(json!({"sub": "new"})))).await.is_ok());
+    assert_eq!(refused(&authenticator, &unknown.token(&claims())).await, Refused::KeysUnavailable);
+    assert!(verify(&authenticator, &known.token(&with(json!({"sub": "newer"})))).await.is_ok());
+}
+
+#[tokio::test]
+async fn garbage_from_the_issuer_counts_as_an_outage() {
+    let (known, unknown) = (Signer::ed("known"), Signer::ed("unknown"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&known]));
+    let authenticator = publisher.trusted();
+    verify(&authenticator, &known.token(&claims())).await.unwrap();
+
+    for document in ["<html>", "{}", &json!({"keys": vec![known.jwk(); keys::KEYS + 1]}).to_string()] {
+        publisher.publish("/jwks", document);
+        pass(limits::JWKS_REFRESH).await;
+        assert_eq!(refused(&authenticator, &unknown.token(&claims())).await, Refused::KeysUnavailable);
+        assert!(verify(&authenticator, &known.token(&claims())).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_at_all_say_so() {
+    let publisher = Publisher::start().await;
+    let token = Signer::ed("k").token(&claims());
+    assert_eq!(refused(&publisher.trusted(), &token).await, Refused::KeysUnavailable);
+    let broken = trusting(&[issuer(ISSUER, Keys::Inline("no JSON".to_owned()))]);
+    assert_eq!(refused(&broken, &token).await, Refused::KeysUnavailable);
+}
+
+#[tokio::test]
+async fn rotation_lets_the_new_key_in_and_drops_the_old_ones_tokens() {
+    let (old, new) = (Signer::ed("old"), Signer::ed("new"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&old]));
+    let authenticator = publisher.trusted();
+    let old_token = old.token(&claims());
+    verify(&authenticator, &old_token).await.unwrap();
+
+    publisher.publish("/jwks", set(&[&old, &new]));
+    pass(limits::JWKS_REFRESH).await;
+    verify(&authenticator, &new.token(&claims())).await.unwrap();
+    verify(&authenticator, &old_token).await.unwrap();
+
+    publisher.publish("/jwks", set(&[&new]));
+    pass(issuer::KEYS_FRESH).await;
+    verify(&authenticator, &old_token).await.unwrap(); // Starts the refresh, which nobody waits for.
+    let dropped = async {
+        while verify(&authenticator, &old_token).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped).await.expect("the withdrawn key still counts");
+    assert_eq!(publisher.asked(), 3);
+    assert_eq!(refused(&authenticator, &old_token).await, Refused::UnknownKey);
+    verify(&authenticator, &new.token(&claims())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_replaced_under_the_same_id_takes_its_tokens_along() {
+    let (old, new, other) = (Signer::ed("k"), Signer::ed("k"), Signer::ed("other"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&old]));
+    let authenticator = publisher.trusted();
+    let old_token = old.token(&claims());
+    verify(&authenticator, &old_token).await.unwrap();
+
+    publisher.publish("/jwks", set(&[&new]));
+    pass(limits::JWKS_REFRESH).await;
+    assert_eq!(refused(&authenticator, &other.token(&claims())).await, Refused::UnknownKey);
+
+    assert_eq!(refused(&authenticator, &old_token).await, Refused::Signature);
+    verify(&authenticator, &new.token(&claims())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rotated_key_without_an_id_is_noticed() {
+    let (old, new) = (Signer::ed("old"), Signer::ed("new"));
+    let publisher = Publisher::start().await;
+    publisher.publish("/jwks", set(&[&old]));
+    let authenticator = publisher.trusted();
+    verify(&authenticator, &old.token(&claims())).await.unwrap();
+
+    publisher.publish("/jwks", set(&[&new]));
+    pass(limits::JWKS_REFRESH).await;
+    let token = new.sign(&json!({"alg": "EdDSA"}), &claims());
+    assert!(verify(&authenticator, &token).await.is_ok());
+}
+
+#[tokio::test]
+async fn discovery_takes_metadata_of_the_issuer_itself_only() {
+    let signer = Signer::ed("k");
+    let publisher = Publisher::start().await;
+    let url = format!("{}/tenant", publisher.url);
+    let document = |issuer: &str| json!({"issuer": issuer, "jwks_uri": format!("{}/jwks", publisher.url)}).to_string();
+    let token = signer.token(&with(json!({"iss": url})));
+    publisher.publish("/jwks", set(&[&signer]));
+
+    publisher.publish("/tenant/.well-known/openid-configuration", document("https://evil.example.com"));
+    let authenticator = trusting(&[issuer(&url, Keys::Discovery)]);
+    assert_eq!(refused(&authenticator, &token).await, Refused::KeysUnavailable);
+
+    publisher.publish("/.well-known/oauth-authorization-server/tenant", document(&url));
+    pass(limits::JWKS_REFRESH).await;
+    assert!(verify(&authenticator, &token).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_for_other_uses_are_left_out() {
+    let signer = Signer::ed("k");
+    let token = signer.token(&claims());
+    for (name, value) in [
+        ("use", json!("enc")),
+        ("alg", json!("ES256")),
+        ("key_ops", json!(["sign"])),
+        ("x", json!("AA")),
+        ("kty", json!(7)),
+    ] {
+        let mut jwk = signer.jwk();
+        jwk[name] = value;
+        let other = Signer::ed("other");
+        let keys = json!({"keys": [jwk, {"kty": "oct", "k": "AA"}, null, other.jwk()]}).to_string();
+        let authenticator = trusting(&[issuer(ISSUER, Keys::Inline(keys))]);
+        assert_eq!(refused(&authenticator, &token).await, Refused::UnknownKey, "{name}");
+        assert!(verify(&authenticator, &other.token(&claims())).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_cache_is_bounded() {
+    let signer = Signer::ed("k");
+    let authenticator = inline(&[&signer]);
+    let verified = verify(&authenticator, &signer.token(&claims())).await.unwrap();
+    let trusted = &authenticator.issuers[0];
+    let token = signer.token(&claims());
+    let key = trusted.verify_signature(&Token::parse(token.as_bytes()).unwrap()).await.unwrap();
+    for n in 0..30_000_u32 {
+        let digest = Cache::digest(&n.to_be_bytes());
+        authenticator.cache.put(digest, Arc::clone(&verified), Arc::clone(&key), 0, now());
+        assert!(authenticator.cache.get(&digest, now()).is_some(), "the newest is always there");
+    }
+    let len = authenticator.cache.len();
+    assert!((4_000..=10_000).contains(&len), "{len}");
+}
+
+#[test]
+fn an_authenticator_is_kept_while_issuers_and_urls_stay() {
+    let issuers = [issuer(ISSUER, Keys::Discovery)];
+    let urls = [URL.to_owned()];
+    let authenticator = Authenticator::new(&issuers, &urls, Fetcher::new(false));
+    assert!(authenticator.serves(&issuers, &urls));
+    assert!(!authenticator.serves(&issuers, &[]));
+    assert!(!authenticator.serves(&[], &urls));
+    assert!(!authenticator.serves(&[issuer(ISSUER, Keys::Url("https://x".to_owned()))], &urls));
+}
+
+#[test]
+fn no_refusal_breaks_a_challenge() {
+    let audience = Refused::Audience("https://x/\"".into()).to_string();
+    let header = challenge("https://m", Some(("invalid_token", &audience)), None);
+    assert!(header.to_str().unwrap().ends_with("its aud must hold https://x/'\""));
+}

@@ -1,0 +1,215 @@
+//! `toolgate local DIR`: manifests in, enforced MCP endpoints out, until Ctrl-C.
+//!
+//! Owns start, the one loop, and the end. What an edit means is [`super::laptop`]'s.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+use crate::gateway::audit::Sink;
+use crate::gateway::{Gateway, Settings, StartError};
+
+use super::console::Console;
+use super::laptop::{Laptop, Questions, Setting};
+use super::manifests::{Loader, Problem};
+use super::output;
+use super::overlay::Overlay;
+use super::tokens::TokenError;
+use super::watch::Watch;
+
+/// Where callers connect unless flag or overlay say otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8811);
+
+/// Folder for files of our own in a folder of manifests.
+const FOLDER: &str = ".toolgate";
+
+/// What the flags say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of manifests.
+    pub directory: PathBuf,
+    /// Where to say what scripts need, once everything answers.
+    pub ready_file: Option<PathBuf>,
+    /// Where callers connect; `None`: as the overlay says, else [`LISTEN`].
+    pub listen: Option<SocketAddr>,
+    /// Where `/metrics` answers.
+    pub admin: Option<SocketAddr>,
+    /// Where audit lines go; `None`: a file in `.toolgate` of the folder.
+    pub audit: Option<Sink>,
+    /// Where to write `mcp.json`; `None`: in `.toolgate` of the folder.
+    pub mcp_json: Option<PathBuf>,
+    /// Whose token stands in `mcp.json`; `None`: that of the first identity by name.
+    pub mcp_json_identity: Option<String>,
+    /// How long tokens are valid.
+    pub token_lifetime: Duration,
+}
+
+/// Why the laptop mode did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder does not exist, or cannot be read.
+    #[error("failed to read {0}")]
+    Folder(PathBuf, #[source] std::io::Error),
+    /// The overlay is broken, and there is no earlier one.
+    #[error("{}", list(.0))]
+    Overlay(Vec<Problem>),
+    /// See [`StartError`].
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// See [`TokenError`].
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A file of ours cannot be written.
+    #[error("failed to write {0}; name another place with --audit, --mcp-json or --ready-file")]
+    File(PathBuf, #[source] std::io::Error),
+    /// Signals cannot be received.
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A second Ctrl-C came before all children had ended.
+    #[error("interrupted before every server had ended")]
+    Interrupted,
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs until Ctrl-C or SIGTERM, then ends every child. Needs tokio's multi-thread runtime.
+pub async fn run(options: Options, mut console: Console) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let folder_error = |error| RunError::Folder(options.directory.clone(), error);
+    let directory = options.directory.canonicalize().map_err(folder_error)?;
+    std::fs::read_dir(&directory).map_err(folder_error)?;
+    if let Some(file) = &options.ready_file {
+        output::remove_stale(file).map_err(|error| RunError::File(file.clone(), error))?;
+    }
+    let overlay = Overlay::read(&options.directory).map_err(RunError::Overlay)?;
+    let (audit, mcp_json) = own_files(&options)?;
+
+    // The watch comes before the first reading: an edit in between is seen.
+    let mut watch = Watch::new(&directory);
+    let listen = options.listen.or(overlay.listen).unwrap_or(LISTEN);
+    let gateway = Gateway::start(Settings {
+        listen,
+        admin: options.admin,
+        audit: audit.clone(),
+        allow_local_fetch: true,
+        hosts: Vec::new(),
+    })
+    .await?;
+    let setting = Setting {
+        directory,
+        base: base_url(gateway.address()),
+        listen: overlay.listen,
+        listen_flag: options.listen.is_some(),
+        admin: gateway.admin_address().map(base_url),
+        audit: match audit {
+            Sink::Stdout => "standard output".to_owned(),
+            Sink::File(file) => file.display().to_string(),
+        },
+        ready_file: options.ready_file,
+        mcp_json: Some(mcp_json),
+        mcp_json_identity: options.mcp_json_identity,
+        token_lifetime: options.token_lifetime,
+    };
+    console.say(format!("listening on {}", setting.base));
+    let mut laptop = Laptop::new(&gateway, setting, Loader::new(&options.directory), overlay, console);
+    let mut questions: Questions<'_> = FuturesUnordered::new();
+    let served = serve(&mut laptop, &mut questions, &mut watch, &mut signals).await;
+
+    drop(questions);
+    let mut console = laptop.into_console();
+    console.say("stopping");
+    tokio::select! {
+        () = gateway.stop() => served,
+        () = signals.next() => Err(RunError::Interrupted),
+    }
+}
+
+async fn serve<'g>(
+    laptop: &mut Laptop<'g>,
+    questions: &mut Questions<'g>,
+    watch: &mut Watch,
+    signals: &mut Signals,
+) -> Result<(), RunError> {
+    laptop.reload(questions).await?;
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            () = watch.changed() => laptop.reload(questions).await?,
+            Some(answer) = questions.next(), if !questions.is_empty() => laptop.answered(answer, questions)?,
+        }
+    }
+}
+
+/// Where the audit log and `mcp.json` go; makes the folder for those that no flag places.
+fn own_files(options: &Options) -> Result<(Sink, PathBuf), RunError> {
+    let folder = options.directory.join(FOLDER);
+    if options.audit.is_none() || options.mcp_json.is_none() {
+        output::private_folder(&folder).map_err(|error| RunError::File(folder.clone(), error))?;
+    }
+    let audit = options.audit.clone().unwrap_or_else(|| Sink::File(folder.join("audit.jsonl")));
+    let mcp_json = options.mcp_json.clone().unwrap_or_else(|| folder.join("mcp.json"));
+    Ok((audit, mcp_json))
+}
+
+/// `http://ADDRESS`, with loopback for an address that means "all".
+fn base_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await; // Without signals the process ends by other means.
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_means_all_is_reached_by_loopback() {
+        assert_eq!(base_url("0.0.0.0:8811".parse().unwrap()), "http://127.0.0.1:8811");
+        assert_eq!(base_url("[::]:8811".parse().unwrap()), "http://[::1]:8811");
+        assert_eq!(base_url("10.0.0.1:80".parse().unwrap()), "http://10.0.0.1:80");
+    }
+}
