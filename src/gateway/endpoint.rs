@@ -66,10 +66,9 @@ impl Force {
     pub(super) fn new(policy: Arc<Policy>, before: Option<&Self>, fetcher: &Fetcher, metrics: &Arc<Metrics>) -> Self {
         let snapshot = policy.snapshot();
         let metrics = metrics.server(&snapshot.target.namespace, &snapshot.target.server);
-        metrics.retain(
-            snapshot.tools.iter().map(|tool| tool.name.as_str()),
-            snapshot.roles.iter().map(|role| role.name.as_str()),
-        );
+        metrics
+            .retain(|tool| policy.tool(tool).is_some(), |role| snapshot.roles.iter().any(|known| known.name == role));
+        metrics.policy_loaded(policy.hash(), Timestamp::now());
         let authenticator = before
             .map(|before| &before.authenticator)
             .filter(|authenticator| authenticator.serves(&snapshot.issuers, &snapshot.urls))

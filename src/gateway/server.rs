@@ -84,12 +84,14 @@ impl Gateway {
             Some(wanted) => Some(bind(wanted).await?),
             None => None,
         };
+        let metrics = Metrics::new();
+        metrics.watch_audit(audit.clone());
         let shared = Arc::new(Shared {
             audit,
             endpoints: ArcSwap::default(),
             hosts: Hosts::new(address, &settings.hosts),
             request_ids: RequestIds::new(),
-            metrics: Metrics::new(),
+            metrics,
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
@@ -139,6 +141,10 @@ impl Gateway {
             let _guard = self.changes.lock();
             let removed = self.endpoint(name);
             self.change(|table| table.remove(name));
+            if let Some(force) = removed.as_ref().and_then(|removed| removed.force.load_full()) {
+                let target = &force.policy.snapshot().target;
+                self.shared.metrics.remove_server(&target.namespace, &target.server);
+            }
             removed
         };
         end(removed).await;
@@ -151,6 +157,13 @@ impl Gateway {
             let before = endpoint.force.load_full();
             let force = Force::new(policy, before.as_deref(), &self.fetcher, &self.shared.metrics);
             endpoint.force.store(Some(Arc::new(force)));
+        }
+    }
+
+    /// Counts a policy for a server that could not be loaded: the one before stays in force.
+    pub fn policy_failed(&self, name: &str) {
+        if let Some(force) = self.endpoint(name).and_then(|endpoint| endpoint.force.load_full()) {
+            force.metrics.policy_failed();
         }
     }
 
@@ -263,7 +276,8 @@ fn admin(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
         "/metrics" => {
             for endpoint in endpoints.values() {
                 if let Some(force) = endpoint.force.load_full() {
-                    force.metrics.open(endpoint.sessions.count(), endpoint.streams.count(), 0);
+                    force.metrics.sessions.set(endpoint.sessions.count());
+                    force.metrics.streams.set(endpoint.streams.count());
                 }
             }
             (StatusCode::OK, shared.metrics.render())

@@ -19,11 +19,11 @@ use super::layers::{authenticate, forward, listen};
 use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::Era;
-use super::protocol::error::{REQUEST, Reject};
+use super::protocol::error::{REQUEST, Reject, upstream_label};
 use super::protocol::headers::{self, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
-use super::upstream::Reply;
+use super::upstream::{Reply, UpstreamError};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
             return unaudited(&reject);
         }
     };
-    let started = Recorder::start(&shared.audit, request_id.clone(), verb, endpoint.clone(), force.clone()).await;
+    let started = Recorder::start(&shared, request_id.clone(), verb, endpoint.clone(), force.clone()).await;
     let Ok(record) = started else {
         return unaudited(&unrecorded(Busy)); // What cannot be audited does not happen.
     };
@@ -100,7 +100,7 @@ struct Way {
 
 impl Exchange {
     async fn run(mut self, body: Incoming) -> Response<Body> {
-        let forwarded = match authenticate::caller(&self.force, &self.head).await {
+        let forwarded = match authenticate::caller(&self.shared.metrics, &self.force, &self.head).await {
             Err(reject) => Err(reject),
             Ok(caller) => {
                 self.record.caller(&caller);
@@ -156,7 +156,8 @@ impl Exchange {
             self.record.intent().await.map_err(unrecorded)?;
         }
         let purpose = permit.purpose().clone();
-        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit).await?;
+        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit).await;
+        let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way { caller, session, era, id, purpose, open }, reply))
     }
 
@@ -172,7 +173,8 @@ impl Exchange {
         if !message.id().is_some_and(|id| session.answered(id)) {
             return Err(nobody());
         }
-        let reply = forward::answer(&self.endpoint, &caller, &session, &self.head, message).await?;
+        let reply = forward::answer(&self.endpoint, &caller, &session, &self.head, message).await;
+        let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way::plain(caller, session), reply))
     }
 
@@ -180,14 +182,16 @@ impl Exchange {
     async fn get(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
         let open = self.open_stream(&caller)?;
-        let reply = forward::open_stream(&self.endpoint, &caller, &session, &self.head).await?;
+        let reply = forward::open_stream(&self.endpoint, &caller, &session, &self.head).await;
+        let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way { open: Some(open), ..Way::plain(caller, session) }, reply))
     }
 
     /// The end of a session.
     async fn delete(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
-        let reply = forward::end_session(&self.endpoint, &caller, &session, &self.head).await?;
+        let reply = forward::end_session(&self.endpoint, &caller, &session, &self.head).await;
+        let reply = reply.map_err(|error| self.failed(error))?;
         if reply.status.is_success() {
             self.endpoint.sessions.remove(&session.id);
         }
@@ -201,6 +205,11 @@ impl Exchange {
         }
         let id = headers::single(&self.head.headers, &SESSION)?;
         id.map(|id| self.endpoint.sessions.find(id, caller)).transpose()
+    }
+
+    fn failed(&self, error: UpstreamError) -> Reject {
+        self.force.metrics.upstream_error(upstream_label(&error));
+        error.into()
     }
 
     fn open_stream(&self, caller: &Caller) -> Result<OpenStream, Reject> {

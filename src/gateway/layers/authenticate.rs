@@ -9,9 +9,10 @@ use crate::gateway::auth::metadata;
 use crate::gateway::endpoint::{Caller, Force};
 use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED};
 use crate::policy::snapshot::Issuer;
+use crate::telemetry::metrics::Metrics;
 
 /// The caller of a request.
-pub(in crate::gateway) async fn caller(force: &Force, head: &Parts) -> Result<Caller, Reject> {
+pub(in crate::gateway) async fn caller(metrics: &Metrics, force: &Force, head: &Parts) -> Result<Caller, Reject> {
     let mut tokens = head.headers.get_all(header::AUTHORIZATION).iter();
     let (first, second) = (tokens.next(), tokens.next());
     let Some(token) = first else {
@@ -25,7 +26,10 @@ pub(in crate::gateway) async fn caller(force: &Force, head: &Parts) -> Result<Ca
     }
     match force.authenticator.verify(token.as_bytes(), Timestamp::now()).await {
         Ok(verified) => Ok(Caller { view: force.view(&verified), verified: Some(verified) }),
-        Err(refused) => Err(challenge(force, head, Some(refused.to_string()))),
+        Err(refused) => {
+            metrics.auth_refused(refused.label());
+            Err(challenge(force, head, Some(refused.to_string())))
+        }
     }
 }
 

@@ -12,11 +12,15 @@ use crate::gateway::endpoint::{Caller, Endpoint, Force};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::error::Reject;
 use crate::gateway::protocol::methods::Class;
+use crate::gateway::server::Shared;
 use crate::policy::RuleRef;
+use crate::telemetry::metrics::{Held, Metrics, OTHER};
 
 /// Collects what is known of one exchange.
 pub(in crate::gateway) struct Recorder {
     slot: Option<Slot>,
+    _active: Held,
+    metrics: Arc<Metrics>,
     started: Instant,
     request_id: String,
     endpoint: Arc<Endpoint>,
@@ -37,17 +41,19 @@ pub(in crate::gateway) struct Recorder {
 impl Recorder {
     /// Reserves a place in the audit log first: an exchange that cannot be recorded does not happen.
     pub(in crate::gateway) async fn start(
-        audit: &Audit,
+        shared: &Shared,
         request_id: String,
         verb: &'static str,
         endpoint: Arc<Endpoint>,
         force: Arc<Force>,
     ) -> Result<Self, Busy> {
         let started = Instant::now();
-        let slot = Some(audit.reserve().await?);
-        force.metrics.begin();
+        let slot = Some(shared.audit.reserve().await?);
+        let active = force.metrics.active.hold();
         Ok(Self {
             slot,
+            _active: active,
+            metrics: shared.metrics.clone(),
             started,
             request_id,
             endpoint,
@@ -129,12 +135,11 @@ impl Recorder {
         let record = self.record(Event::Request, Some(outcome));
         let duration = record.duration;
         slot.finish(&record);
-        let metrics = &self.force.metrics;
-        metrics.end();
-        metrics.exchange(self.class.map_or("none", Class::as_str), outcome);
+        self.metrics.request(self.class, outcome);
         if self.class == Some(Class::Tool) {
+            let declared = self.target.as_deref().filter(|tool| self.force.policy.tool(tool).is_some());
             let role = self.rule.as_ref().map(|rule| &*rule.role);
-            metrics.tool(self.target.as_deref().unwrap_or_default(), role).record(outcome, duration);
+            self.force.metrics.tool(declared.unwrap_or(OTHER), role).record(outcome, duration);
         }
         tracing::debug!(
             request_id = %self.request_id,

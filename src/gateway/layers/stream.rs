@@ -12,7 +12,7 @@ use super::from_server::{self, Fate};
 use crate::gateway::audit::Outcome;
 use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
-use crate::gateway::protocol::error::Reject;
+use crate::gateway::protocol::error::{Reject, upstream_label};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::sse;
 use crate::gateway::upstream::{Event, EventStream, UpstreamError};
@@ -64,7 +64,10 @@ impl State {
                 Err(_) if self.outcome.is_some() => return self.end(Outcome::Ok),
                 Err(_) => return Some(COMMENT),
                 Ok(None) => return self.end(if delivery.id.is_some() { Outcome::Unavailable } else { Outcome::Ok }),
-                Ok(Some(Err(error))) => return self.fail(&error.into()),
+                Ok(Some(Err(error))) => {
+                    delivery.force.metrics.upstream_error(upstream_label(&error));
+                    return self.fail(&error.into());
+                }
                 Ok(Some(Ok(event))) => match self.pass(event).await {
                     Ok(Some(bytes)) => return Some(bytes),
                     Ok(None) => {}

@@ -175,6 +175,20 @@ impl From<Mismatch> for Reject {
     }
 }
 
+/// Label of an upstream's error in metrics.
+pub const fn upstream_label(error: &UpstreamError) -> &'static str {
+    match error {
+        UpstreamError::Unreachable(_) => "unreachable",
+        UpstreamError::Gone => "gone",
+        UpstreamError::Garbage(_) => "garbage",
+        UpstreamError::Timeout => "timeout",
+        UpstreamError::TooLarge(_) => "too_large",
+        UpstreamError::Exhausted(_) => "exhausted",
+        UpstreamError::NoSession => "no_session",
+        UpstreamError::LegacyOnly => "legacy_only",
+    }
+}
+
 impl From<UpstreamError> for Reject {
     fn from(error: UpstreamError) -> Self {
         let message = error.to_string();

@@ -28,23 +28,6 @@ pub enum Class {
     Listen,
 }
 
-impl Class {
-    /// Label of the class in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Initialize => "initialize",
-            Self::Session => "session",
-            Self::List(_) => "list",
-            Self::Tool => "tool",
-            Self::Prompt => "prompt",
-            Self::Resource => "resource",
-            Self::Complete => "complete",
-            Self::Task => "task",
-            Self::Listen => "listen",
-        }
-    }
-}
-
 /// The four lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum List {

@@ -1,9 +1,40 @@
-//! Stdio upstreams: supervised child processes that speak newline-delimited JSON-RPC.
+//! Stdio upstreams: supervised child processes that speak newline-delimited JSON-RPC, presented with the shape of
+//! Streamable HTTP.
+//!
+//! ```text
+//! mod       which child a message is for; answers in the shape of HTTP
+//! pool      children and sessions: start, bound, find, evict, end
+//! greeting  what the gateway itself says to a child: initialize, server/discover
+//! child     one child: pipes in and out, its end
+//! calls     PURE  ids, tokens, and whom a message belongs to
+//! mailbox   a session's own stream
+//! backoff   when a server that exits may start again
+//! process   the operating system process and its group
+//! wire      lines
+//! ```
+//! Decides nothing about access. A message of a child reaches only the caller that it certainly belongs to.
+
+mod backoff;
+mod calls;
+mod child;
+mod greeting;
+mod mailbox;
+mod pool;
+mod process;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Outbound, Reply, UpstreamError};
+use ::http::{HeaderMap, StatusCode};
+
+use super::{Content, Event, EventStream, Outbound, Reply, UpstreamError, Verb};
+use crate::gateway::limits;
+use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::era::Era;
+use pool::{Pool, Seat};
 
 /// How to run a child.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,7 +43,7 @@ pub struct Config {
     pub name: String,
     /// Program and arguments. No shell is involved.
     pub command: Vec<String>,
-    /// The child's environment, besides the few variables that any program needs.
+    /// The child's environment. Of ours it inherits `PATH`, `HOME`, `USER`, `LANG`, `TERM` and `TMPDIR` alone.
     pub env: BTreeMap<String, String>,
     /// Working directory.
     pub directory: PathBuf,
@@ -26,27 +57,201 @@ pub enum Sessions {
     /// One child for every client session; a stateless client gets one per subject.
     #[default]
     PerClient,
-    /// One child for all.
+    /// One child for all (and a second one for modern clients, if the server speaks both eras). Its clients declare
+    /// no capabilities to it, and it can ask one of them something only while no other has a call running.
     Shared,
 }
 
+/// Bounds of one server; tests inject small ones.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Children.
+    children: usize,
+    /// Sessions of a shared child.
+    sessions: usize,
+    /// Idle time of a stateless caller's child.
+    child_idle: Duration,
+    /// Idle time of a session.
+    session_idle: Duration,
+    /// Time for an answer to `initialize`.
+    start: Duration,
+    /// Time after which a server that has not answered `server/discover` is asked to `initialize` as well.
+    probe: Duration,
+    /// Time for an answer, and for each next message of one.
+    idle: Duration,
+    /// Time for a child to read one message.
+    write: Duration,
+    /// Time for each step of ending a child.
+    grace: Duration,
+    /// One message, in bytes.
+    message: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            children: limits::CHILDREN,
+            sessions: 4096,
+            child_idle: limits::CHILD_IDLE,
+            session_idle: limits::SESSION_IDLE,
+            start: limits::UPSTREAM_START,
+            probe: Duration::from_secs(5),
+            idle: limits::UPSTREAM_IDLE,
+            write: Duration::from_secs(10),
+            grace: Duration::from_secs(2),
+            message: limits::MESSAGE_BYTES,
+        }
+    }
+}
+
 /// A server that is a child process.
-pub struct StdioUpstream {}
+pub struct StdioUpstream {
+    pool: Arc<Pool>,
+}
 
 impl StdioUpstream {
     /// Prepares the upstream; children start when they are needed.
     ///
     /// Fails with [`UpstreamError::Unreachable`] if there is no command.
     pub fn new(config: Config) -> Result<Self, UpstreamError> {
+        Self::bounded(config, Bounds::default())
+    }
+
+    fn bounded(config: Config, bounds: Bounds) -> Result<Self, UpstreamError> {
         if config.command.is_empty() {
             return Err(UpstreamError::Unreachable("there is no command to run".to_owned()));
         }
-        Ok(Self {})
+        Ok(Self { pool: Pool::new(config, bounds) })
     }
 
-    pub(super) async fn send(&self, _outbound: Outbound) -> Result<Reply, UpstreamError> {
-        Err(UpstreamError::Gone)
+    /// Children that run, those that are ending included.
+    pub fn children(&self) -> usize {
+        self.pool.children()
     }
 
-    pub(super) async fn stop(&self) {}
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.pool.sessions()
+    }
+
+    pub(super) async fn stop(&self) {
+        self.pool.stop().await;
+    }
+
+    pub(super) async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
+        let Outbound { verb, era, caller, session, .. } = outbound;
+        match (verb, era) {
+            (Verb::Post(message), Era::Legacy) => match message.kind {
+                Kind::Request if message.method == "initialize" => self.initialize(caller, &message).await,
+                Kind::Request => self.request(caller, session, &message).await,
+                Kind::Notification | Kind::Response => self.notice(caller, session, &message).await,
+            },
+            (Verb::Post(message), Era::Modern) => match message.kind {
+                Kind::Request => {
+                    let seat = self.pool.stateless(caller, Era::Modern).await?;
+                    self.call(&seat, &message).await
+                }
+                // 2026-07-28 knows one notification of clients, and no response.
+                Kind::Notification | Kind::Response => {
+                    if let Some(seat) = self.pool.running(caller, Era::Modern)
+                        && message.method == "notifications/cancelled"
+                    {
+                        seat.child().cancel(seat.owner(), &message).await?;
+                    }
+                    Ok(empty(StatusCode::ACCEPTED))
+                }
+            },
+            (Verb::Get, Era::Legacy) => match session {
+                Some(session) => {
+                    let seat = self.pool.session(&session, caller.as_ref()).await?;
+                    Ok(answered(Content::Events(seat.child().listen(&session)?)))
+                }
+                None => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+            },
+            (Verb::Delete, Era::Legacy) => match session {
+                Some(session) => {
+                    self.pool.leave(&session, caller.as_ref())?;
+                    Ok(empty(StatusCode::OK))
+                }
+                None => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+            },
+            (Verb::Get | Verb::Delete, Era::Modern) => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
+        }
+    }
+
+    /// Opens a session.
+    async fn initialize(&self, caller: Option<Arc<str>>, message: &Envelope) -> Result<Reply, UpstreamError> {
+        let session = pool::mint()?;
+        let content = match self.pool.sharing() {
+            Sessions::Shared => Content::Json(self.pool.share(session.clone(), caller, message).await?),
+            Sessions::PerClient => {
+                let (running, content) = self.pool.open(&session, caller.clone(), message).await?;
+                if matches!(&content, Content::Json(answer) if !greeting::is_result(answer)) {
+                    return Ok(answered(content)); // The server refused: there is no session, and its child ends here.
+                }
+                self.pool.admit(session.clone(), caller, running);
+                content
+            }
+        };
+        Ok(Reply { session: Some(session), ..answered(content) })
+    }
+
+    async fn request(
+        &self,
+        caller: Option<Arc<str>>,
+        session: Option<Arc<str>>,
+        message: &Envelope,
+    ) -> Result<Reply, UpstreamError> {
+        let seat = match &session {
+            Some(session) => self.pool.session(session, caller.as_ref()).await?,
+            None => self.pool.stateless(caller, Era::Legacy).await?,
+        };
+        if let (Some(session), Some(uri)) = (&session, &message.uri) {
+            match message.method.as_str() {
+                "resources/subscribe" => seat.child().watch(session, uri, true),
+                "resources/unsubscribe" => seat.child().watch(session, uri, false),
+                _ => {}
+            }
+        }
+        self.call(&seat, message).await
+    }
+
+    async fn call(&self, seat: &Seat, message: &Envelope) -> Result<Reply, UpstreamError> {
+        let content = seat.child().call(seat.owner().clone(), message, self.pool.bounds.idle).await?;
+        Ok(answered(content))
+    }
+
+    /// Passes on what has no answer: a notification or a response. Never starts a child for it.
+    async fn notice(
+        &self,
+        caller: Option<Arc<str>>,
+        session: Option<Arc<str>>,
+        message: &Envelope,
+    ) -> Result<Reply, UpstreamError> {
+        let seat: Option<Seat> = match &session {
+            Some(session) => Some(self.pool.session(session, caller.as_ref()).await?),
+            None => self.pool.running(caller, Era::Legacy),
+        };
+        if let Some(seat) = seat {
+            match (message.kind, message.method.as_str()) {
+                (Kind::Response, _) => seat.child().answer(seat.owner(), message).await?,
+                (_, "notifications/cancelled") => seat.child().cancel(seat.owner(), message).await?,
+                // The gateway is the client of a pooled child: what one of its users has to say is not its word.
+                _ if seat.is_pooled() => {}
+                _ => seat.child().notify(message.text().to_owned()).await?,
+            }
+        }
+        Ok(empty(StatusCode::ACCEPTED))
+    }
 }
+
+fn answered(content: Content) -> Reply {
+    Reply { status: StatusCode::OK, session: None, headers: HeaderMap::new(), content }
+}
+
+fn empty(status: StatusCode) -> Reply {
+    Reply { status, session: None, headers: HeaderMap::new(), content: Content::Empty }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,498 @@
+//! One running child: messages go in, its lines are delivered to those they belong to, and its end fails what waits.
+//!
+//! Owns the pipes and the table of calls. Knows neither sessions' lifetimes nor when to start another child.
+
+use std::collections::HashMap;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::calls::{Calls, Delivery, Owner, Whose};
+use super::mailbox::Mailbox;
+use super::process::{Pipes, Process};
+use super::wire::{Line, Lines, frame};
+use super::{Bounds, Content, Event, EventStream, UpstreamError};
+use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::sse;
+
+/// Messages that wait for one child to read them.
+const TO_CHILD: usize = 256;
+/// Messages of one call that wait for its client to read them.
+const TO_CLIENT: usize = 256;
+/// Longest line of standard error that is logged whole, in bytes.
+const STDERR_LINE: usize = 8 << 10;
+/// Lines that are no messages, reported as warnings; further ones only when debugging.
+const WARNINGS: u32 = 10;
+
+/// A running child process.
+pub(super) struct Child {
+    name: Arc<str>,
+    era: Era,
+    bounds: Bounds,
+    lines: mpsc::Sender<Bytes>,
+    state: Mutex<State>,
+    odd_lines: AtomicU32,
+}
+
+struct State {
+    calls: Calls<mpsc::Sender<Out>>,
+    /// Streams of the sessions that use this child.
+    mailboxes: HashMap<Arc<str>, Mailbox>,
+    ended: Option<End>,
+    used: Instant,
+}
+
+/// What a call receives.
+enum Out {
+    /// A message before the last one.
+    Note(Bytes),
+    /// The last message.
+    Last(Bytes),
+    /// The client cancelled it: nothing follows.
+    Cancelled,
+    /// The child ended.
+    Failed(End),
+}
+
+/// Why a child ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    /// It closed its output, exited, or was asked to end.
+    Gone,
+    /// It wrote a line beyond the limit.
+    TooLarge,
+}
+
+/// How a child's life ended.
+#[derive(Debug)]
+pub(super) struct Exit {
+    /// We asked for it.
+    pub(super) asked: bool,
+    /// How long it lived.
+    pub(super) up: Duration,
+    /// In words: "the server exited with status 1".
+    pub(super) why: String,
+}
+
+impl Child {
+    /// Takes over a started process. The returned future is the child's life: it must be polled until it is done,
+    /// which is when nothing of the process is left. `stop` ends it.
+    pub(super) fn new(
+        name: Arc<str>,
+        (process, pipes): (Process, Pipes),
+        (era, tenant): (Era, Option<Owner>),
+        bounds: Bounds,
+        stop: CancellationToken,
+    ) -> (Arc<Self>, impl Future<Output = Exit> + Send + 'static) {
+        let (lines, queue) = mpsc::channel(TO_CHILD);
+        let state = State {
+            calls: Calls::new(era, tenant, bounds.idle),
+            mailboxes: HashMap::new(),
+            ended: None,
+            used: Instant::now(),
+        };
+        let child = Arc::new(Self { name, era, bounds, lines, state: Mutex::new(state), odd_lines: AtomicU32::new(0) });
+        let life = live(child.clone(), process, pipes, queue, stop);
+        (child, life)
+    }
+
+    /// Whether it can take no more calls.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().ended.is_some()
+    }
+
+    /// When it was last used, unless it is in use: a call is running or a session listens.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let idle = state.calls.is_idle(Instant::now()) && !state.mailboxes.values().any(Mailbox::is_open);
+        idle.then_some(state.used)
+    }
+
+    /// Sends a request and waits at most `wait` for the first message that comes back.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        owner: Owner,
+        message: &Envelope,
+        wait: Duration,
+    ) -> Result<Content, UpstreamError> {
+        let (sink, mut source) = mpsc::channel(TO_CLIENT);
+        let (own, text) = {
+            let mut state = self.state.lock();
+            state.check()?;
+            state.calls.open(owner, message, sink, Instant::now())?
+        };
+        let mut ticket = Ticket { child: self.clone(), own, over: false };
+        if let Err(error) = self.write(text).await {
+            ticket.over = true;
+            self.state.lock().calls.forget(own);
+            return Err(error);
+        }
+        // A subscription is quiet until something happens; that its server lives is known from the process.
+        let quiet = message.method == "subscriptions/listen";
+        let Ok(first) = timeout(wait, source.recv()).await else {
+            ticket.cancel();
+            return Err(UpstreamError::Timeout);
+        };
+        match first {
+            Some(Out::Last(message)) => {
+                ticket.over = true;
+                Ok(Content::Json(message))
+            }
+            Some(Out::Note(message)) => {
+                let idle = (!quiet).then_some(self.bounds.idle);
+                Ok(Content::Events(answers(message, source, ticket, idle)))
+            }
+            Some(Out::Cancelled) => Ok(Content::Events(Box::pin(futures::stream::empty()))),
+            Some(Out::Failed(end)) => Err(self.error(end)),
+            None => Err(UpstreamError::Gone),
+        }
+    }
+
+    /// Asks for the gateway itself: the last message alone counts.
+    pub(super) async fn ask(self: &Arc<Self>, message: &Envelope, wait: Duration) -> Result<Bytes, UpstreamError> {
+        let answer = async {
+            match self.call(Owner::Nobody, message, wait).await? {
+                Content::Json(message) => Ok(message),
+                Content::Events(mut events) => {
+                    let mut last = None;
+                    while let Some(event) = events.next().await {
+                        last = event?.data;
+                    }
+                    last.ok_or(UpstreamError::Gone)
+                }
+                Content::Empty | Content::Opaque(_) => Err(UpstreamError::Gone),
+            }
+        };
+        timeout(wait, answer).await.map_err(|_| UpstreamError::Timeout)?
+    }
+
+    /// Sends a message that has no answer.
+    pub(super) async fn notify(&self, message: String) -> Result<(), UpstreamError> {
+        self.state.lock().check()?;
+        self.write(message).await
+    }
+
+    /// Passes a client's cancellation on, if it names a running call of this owner.
+    pub(super) async fn cancel(&self, owner: &Owner, message: &Envelope) -> Result<(), UpstreamError> {
+        let cancelled = self.state.lock().calls.cancel(owner, message, Instant::now());
+        let Some((text, sink)) = cancelled else {
+            return Ok(()); // The answer has crossed it, or it is not this caller's call.
+        };
+        if let Some(sink) = sink {
+            let _ = sink.try_send(Out::Cancelled);
+        }
+        self.write(text).await
+    }
+
+    /// Passes a client's answer on, if the child waits for it from this owner.
+    pub(super) async fn answer(&self, owner: &Owner, message: &Envelope) -> Result<(), UpstreamError> {
+        let answer = self.state.lock().calls.answer(owner, message);
+        if let Some(text) = answer {
+            return self.write(text).await;
+        }
+        tracing::debug!(server = %self.name, "an answer that nobody asked for was dropped");
+        Ok(())
+    }
+
+    /// Opens a session's own stream.
+    pub(super) fn listen(&self, session: &Arc<str>) -> Result<EventStream, UpstreamError> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let messages = state.mailbox(session).open();
+        drop(state);
+        Ok(Box::pin(futures::stream::unfold(messages, |mut messages| async move {
+            let message = messages.recv().await?;
+            Some((Ok(event(message)), messages))
+        })))
+    }
+
+    /// A session begins to use this child.
+    pub(super) fn join(&self, session: &Arc<str>) {
+        self.state.lock().mailbox(session);
+    }
+
+    /// A session is over.
+    pub(super) fn leave(&self, session: &Arc<str>) {
+        self.state.lock().mailboxes.remove(session);
+    }
+
+    /// Whether a session's own stream is open.
+    pub(super) fn is_heard_by(&self, session: &Arc<str>) -> bool {
+        self.state.lock().mailboxes.get(session).is_some_and(Mailbox::is_open)
+    }
+
+    /// A session subscribes to a resource, or no longer.
+    pub(super) fn watch(&self, session: &Arc<str>, uri: &str, on: bool) {
+        self.state.lock().mailbox(session).watch(uri, on);
+    }
+
+    async fn write(&self, message: String) -> Result<(), UpstreamError> {
+        match timeout(self.bounds.write, self.lines.send(frame(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(UpstreamError::Gone),
+            Err(_) => Err(UpstreamError::Exhausted("the server does not read its input")),
+        }
+    }
+
+    /// Delivers one line of the child.
+    fn receive(&self, line: &Bytes) {
+        if line.is_empty() {
+            return;
+        }
+        let message = match Envelope::parse_trusting(line.clone()) {
+            Ok(message) => message,
+            Err(error) => return self.report_odd(line, &error.to_string()),
+        };
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.used = now;
+        let listening = state.mailboxes.values().any(Mailbox::is_open);
+        match state.calls.deliver(&message, listening, now) {
+            Delivery::Last(sink, text) => {
+                // A full queue has lost messages already: the client sees a stream that ends too early.
+                let _ = sink.try_send(Out::Last(text.into()));
+            }
+            Delivery::Note(own, sink, text) => {
+                if sink.try_send(Out::Note(text.into())).is_err() {
+                    // Its client reads too slowly. Nobody else may wait for it: the stream ends.
+                    state.calls.abandon(own, now);
+                    drop(state);
+                    self.push(cancelled(own, "the client does not read"));
+                }
+            }
+            Delivery::Sessions(whose, text) => {
+                let message = Bytes::from(text);
+                for mailbox in state.mailboxes.values_mut() {
+                    if matches!(&whose, Whose::Watching(uri) if !mailbox.watches(uri)) {
+                        continue;
+                    }
+                    mailbox.post(message.clone());
+                }
+            }
+            Delivery::Back(text) => {
+                drop(state);
+                self.push(text);
+            }
+            Delivery::Dropped(why) => {
+                tracing::debug!(server = %self.name, why, "a message of the server was dropped");
+            }
+        }
+    }
+
+    /// Sends without waiting: the reader of a child must never wait for its writer.
+    fn push(&self, message: String) {
+        if self.lines.try_send(frame(message)).is_err() {
+            tracing::debug!(server = %self.name, "a message for the server was dropped: it does not read");
+        }
+    }
+
+    /// Servers that print to standard output are common: what is no message is logged and dropped.
+    fn report_odd(&self, line: &[u8], why: &str) {
+        let line = printable(line.get(..200).unwrap_or(line));
+        if self.odd_lines.fetch_add(1, Ordering::Relaxed) < WARNINGS {
+            tracing::warn!(server = %self.name, why, line, "the server wrote a line that is no message");
+        } else {
+            tracing::debug!(server = %self.name, why, line, "the server wrote a line that is no message");
+        }
+    }
+
+    /// Takes no more calls, and fails those that wait.
+    fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        state.ended = Some(end);
+        for sink in state.calls.drain() {
+            let _ = sink.try_send(Out::Failed(end));
+        }
+        state.mailboxes.clear();
+    }
+
+    fn error(&self, end: End) -> UpstreamError {
+        match end {
+            End::Gone => UpstreamError::Gone,
+            End::TooLarge => UpstreamError::TooLarge(self.bounds.message),
+        }
+    }
+}
+
+impl State {
+    fn check(&mut self) -> Result<(), UpstreamError> {
+        self.used = Instant::now();
+        if self.ended.is_some() { Err(UpstreamError::Gone) } else { Ok(()) }
+    }
+
+    fn mailbox(&mut self, session: &Arc<str>) -> &mut Mailbox {
+        self.mailboxes.entry(session.clone()).or_default()
+    }
+}
+
+/// Holds the place of a call. Dropping it early abandons the call; in the modern era that cancels it at the child,
+/// in the legacy era a lost connection is no cancellation.
+struct Ticket {
+    child: Arc<Child>,
+    own: u64,
+    over: bool,
+}
+
+impl Ticket {
+    /// Gives the call up, and says so to the child.
+    fn cancel(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.child.state.lock().calls.abandon(self.own, Instant::now());
+            self.child.push(cancelled(self.own, "nobody waits for the answer any more"));
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        match self.child.era {
+            _ if self.over => {}
+            Era::Modern => self.cancel(),
+            Era::Legacy => self.child.state.lock().calls.abandon(self.own, Instant::now()),
+        }
+    }
+}
+
+/// The messages of a call, from its first to its last.
+fn answers(first: Bytes, source: mpsc::Receiver<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
+    let rest = futures::stream::unfold(Some((source, ticket)), move |state| async move {
+        let (mut source, mut ticket) = state?;
+        let next = match idle {
+            None => source.recv().await,
+            Some(idle) => {
+                let Ok(next) = timeout(idle, source.recv()).await else {
+                    ticket.cancel();
+                    return Some((Err(UpstreamError::Timeout), None));
+                };
+                next
+            }
+        };
+        match next {
+            Some(Out::Note(message)) => Some((Ok(event(message)), Some((source, ticket)))),
+            Some(Out::Last(message)) => {
+                ticket.over = true;
+                Some((Ok(event(message)), None))
+            }
+            Some(Out::Cancelled) => {
+                ticket.over = true;
+                None
+            }
+            Some(Out::Failed(end)) => {
+                let error = ticket.child.error(end);
+                Some((Err(error), None))
+            }
+            None => Some((Err(UpstreamError::Gone), None)),
+        }
+    });
+    Box::pin(futures::stream::once(async { Ok(event(first)) }).chain(rest))
+}
+
+fn event(message: Bytes) -> Event {
+    let raw = sse::encode(std::str::from_utf8(&message).unwrap_or_default()); // It was parsed: it is UTF-8.
+    Event { raw, data: Some(message) }
+}
+
+fn cancelled(own: u64, reason: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{own},"reason":"{reason}"}}}}"#
+    )
+}
+
+/// The life of a child, from its start until nothing of it is left.
+async fn live(
+    child: Arc<Child>,
+    mut process: Process,
+    Pipes { stdin, stdout, stderr }: Pipes,
+    queue: mpsc::Receiver<Bytes>,
+    stop: CancellationToken,
+) -> Exit {
+    /// What a process wrote before it exited is read at most this long: others may hold its output open.
+    const REST: Duration = Duration::from_secs(1);
+    let started = Instant::now();
+    let log = AbortOnDropHandle::new(tokio::spawn(log(child.name.clone(), stderr)));
+    let mut reader = Box::pin(read(&child, stdout).fuse());
+    let mut writer = Box::pin(write(stdin, queue, child.bounds.write));
+    let (end, asked) = tokio::select! {
+        end = &mut reader => (end, false),
+        () = &mut writer => (End::Gone, false),
+        () = process.exited() => (timeout(REST, &mut reader).await.unwrap_or(End::Gone), false),
+        () = stop.cancelled() => (End::Gone, true),
+    };
+    child.end(end);
+    drop(writer); // Closes the child's standard input, which asks it to end.
+    let up = started.elapsed();
+    let status = tokio::select! {
+        status = process.end(child.bounds.grace) => status,
+        // A child that still writes must not block before it reads that its input is closed.
+        never = async { (&mut reader).await; std::future::pending().await } => never,
+    };
+    // The last words of a server that failed are the ones to read.
+    let _ = timeout(Duration::from_millis(100), log).await;
+    let why = match end {
+        End::TooLarge => format!("the server wrote a line of more than {} bytes", child.bounds.message),
+        End::Gone => describe(status),
+    };
+    Exit { asked, up, why }
+}
+
+fn describe(status: std::io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status.map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => format!("the server exited with status {code}"),
+        Ok((None, Some(signal))) => format!("the server was ended by signal {signal}"),
+        Ok((None, None)) => "the server exited".to_owned(),
+        Err(error) => format!("the server's exit is unknown: {error}"),
+    }
+}
+
+async fn read(child: &Child, stdout: ChildStdout) -> End {
+    let mut lines = Lines::new(stdout, child.bounds.message);
+    loop {
+        match lines.next().await {
+            Ok(Some(Line::Whole(line))) => child.receive(&line),
+            // Whose answer it was cannot be known, so every call of this child fails and the child ends.
+            Ok(Some(Line::TooLong(head))) => {
+                child.report_odd(&head, "it is too long");
+                return End::TooLarge;
+            }
+            Ok(None) | Err(_) => return End::Gone,
+        }
+    }
+}
+
+async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, limit: Duration) {
+    while let Some(line) = queue.recv().await {
+        // A child that reads nothing for so long is hung; its callers must not wait for ever.
+        match timeout(limit, stdin.write_all(&line)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+async fn log(server: Arc<str>, stderr: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(stderr, STDERR_LINE);
+    while let Ok(Some(line)) = lines.next().await {
+        let (Line::Whole(text) | Line::TooLong(text)) = line;
+        if !text.is_empty() {
+            tracing::info!(target: "upstream::stderr", %server, line = printable(&text), "stderr");
+        }
+    }
+}
+
+/// Text of a server for our log: no control character of it reaches a terminal.
+fn printable(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}

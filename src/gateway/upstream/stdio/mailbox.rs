@@ -1,0 +1,128 @@
+//! What a session's own stream carries, kept a while when the stream is not open.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+/// Messages that wait in an open stream. When a client reads slower than that, its stream ends.
+const QUEUE: usize = 256;
+/// Messages kept for a stream that is not open.
+const KEPT: usize = 64;
+/// Their bytes.
+const KEPT_BYTES: usize = 1 << 20;
+/// Resources that one session watches.
+const WATCHED: usize = 1024;
+
+/// The notification stream of one session.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    stream: Option<mpsc::Sender<Bytes>>,
+    kept: VecDeque<Bytes>,
+    bytes: usize,
+    lost: u64,
+    watched: HashSet<String>,
+}
+
+impl Mailbox {
+    /// Opens the stream. An older one ends: a client that reconnects is quicker than our notice of its first end.
+    pub(super) fn open(&mut self) -> mpsc::Receiver<Bytes> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        for message in self.kept.drain(..) {
+            let _ = sender.try_send(message); // It has room for all that is kept.
+        }
+        if self.lost > 0 {
+            tracing::debug!(lost = self.lost, "notifications were lost before the stream was opened");
+        }
+        (self.bytes, self.lost) = (0, 0);
+        self.stream = Some(sender);
+        receiver
+    }
+
+    /// Whether a client is listening.
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| !stream.is_closed())
+    }
+
+    /// Sends a message, or keeps it until a stream is opened.
+    pub(super) fn post(&mut self, message: Bytes) {
+        let message = match &self.stream {
+            None => message,
+            Some(stream) => match stream.try_send(message) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) => {
+                    self.stream = None;
+                    message
+                }
+            },
+        };
+        if self.kept.len() >= KEPT || self.bytes + message.len() > KEPT_BYTES {
+            self.lost += 1;
+        } else {
+            self.bytes += message.len();
+            self.kept.push_back(message);
+        }
+    }
+
+    /// The session subscribes to a resource, or no longer.
+    pub(super) fn watch(&mut self, uri: &str, on: bool) {
+        if !on {
+            self.watched.remove(uri);
+        } else if self.watched.len() < WATCHED {
+            self.watched.insert(uri.to_owned());
+        }
+    }
+
+    pub(super) fn watches(&self, uri: &str) -> bool {
+        self.watched.contains(uri)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(receiver: &mut mpsc::Receiver<Bytes>) -> usize {
+        std::iter::from_fn(|| receiver.try_recv().ok()).count()
+    }
+
+    #[test]
+    fn early_messages_are_kept_up_to_a_bound() {
+        let mut mailbox = Mailbox::default();
+        for _ in 0..100 {
+            mailbox.post(Bytes::from_static(b"{}"));
+        }
+
+        assert_eq!(mailbox.lost, 36);
+        assert_eq!(drain(&mut mailbox.open()), KEPT);
+
+        mailbox.stream = None;
+        mailbox.post(vec![b' '; KEPT_BYTES + 1].into());
+        assert_eq!(mailbox.lost, 1);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_loses_its_stream() {
+        let mut mailbox = Mailbox::default();
+        let mut receiver = mailbox.open();
+        for _ in 0..=QUEUE {
+            mailbox.post(Bytes::from_static(b"{}"));
+        }
+
+        assert!(!mailbox.is_open());
+        assert_eq!(drain(&mut receiver), QUEUE);
+        assert!(receiver.is_closed());
+        assert_eq!(drain(&mut mailbox.open()), 1);
+    }
+
+    #[test]
+    fn a_second_stream_takes_the_place_of_the_first() {
+        let mut mailbox = Mailbox::default();
+        let mut first = mailbox.open();
+        let mut second = mailbox.open();
+        mailbox.post(Bytes::from_static(b"{}"));
+
+        assert_eq!((drain(&mut first), first.is_closed()), (0, true));
+        assert_eq!(drain(&mut second), 1);
+    }
+}

@@ -1,0 +1,435 @@
+//! Children and sessions of one server: starts them within bounds, finds the right one, ends what is idle.
+//!
+//! Owns every child's lifetime. No lock is held while something is awaited.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::backoff::Backoff;
+use super::calls::Owner;
+use super::child::Child;
+use super::greeting::{self, Greeting};
+use super::process::Process;
+use super::{Bounds, Config, Content, Sessions, UpstreamError};
+use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::era::Era;
+
+/// All children of one server.
+pub(super) struct Pool {
+    config: Config,
+    name: Arc<str>,
+    pub(super) bounds: Bounds,
+    room: Arc<Semaphore>,
+    table: Mutex<Table>,
+    failures: Arc<Mutex<Backoff<Key>>>,
+    /// What the server speaks, once a modern client has asked.
+    era: Mutex<Option<Era>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    is_swept: AtomicBool,
+    this: Weak<Self>,
+    _end: DropGuard,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<Arc<str>, Session>,
+    /// Pooled children: of stateless callers, or the shared ones.
+    pooled: HashMap<Key, Arc<Slot>>,
+}
+
+struct Session {
+    caller: Option<Arc<str>>,
+    /// The session's own child; `None`: it uses the shared one.
+    own: Option<Arc<Running>>,
+    used: Instant,
+}
+
+/// Place of a pooled child. Whoever comes while it starts waits for the same start.
+type Slot = OnceCell<Arc<Running>>;
+
+/// Whom a pooled child serves.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Key {
+    caller: Option<Arc<str>>,
+    is_modern: bool,
+}
+
+/// A child that is ready. Dropping the last reference ends it.
+pub(super) struct Running {
+    child: Arc<Child>,
+    greeting: Option<Greeting>,
+    key: Key,
+    /// It is being probed: an exit says nothing about the next start.
+    is_probe: Arc<AtomicBool>,
+    /// Nothing of it is left, and its end was counted.
+    gone: CancellationToken,
+    stop: CancellationToken,
+    _end: DropGuard,
+}
+
+/// A child, and who speaks to it.
+pub(super) struct Seat {
+    running: Arc<Running>,
+    owner: Owner,
+    is_pooled: bool,
+}
+
+impl Seat {
+    pub(super) fn child(&self) -> &Arc<Child> {
+        &self.running.child
+    }
+
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(super) fn is_pooled(&self) -> bool {
+        self.is_pooled
+    }
+}
+
+impl Pool {
+    pub(super) fn new(config: Config, bounds: Bounds) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        Arc::new_cyclic(|this| Self {
+            name: config.name.as_str().into(),
+            config,
+            bounds,
+            room: Arc::new(Semaphore::new(bounds.children)),
+            table: Mutex::default(),
+            failures: Arc::new(Mutex::new(Backoff::new())),
+            era: Mutex::new(None),
+            tracker: TaskTracker::new(),
+            _end: stop.clone().drop_guard(),
+            stop,
+            is_swept: AtomicBool::new(false),
+            this: this.clone(),
+        })
+    }
+
+    pub(super) fn sharing(&self) -> Sessions {
+        self.config.sessions
+    }
+
+    pub(super) fn children(&self) -> usize {
+        self.bounds.children - self.room.available_permits()
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.table.lock().sessions.len()
+    }
+
+    /// Ends all children at once and waits until nothing of them is left.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        *self.table.lock() = Table::default();
+    }
+
+    /// Starts a child for a new session and passes the client's `initialize` to it.
+    pub(super) async fn open(
+        &self,
+        session: &Arc<str>,
+        caller: Option<Arc<str>>,
+        message: &Envelope,
+    ) -> Result<(Running, Content), UpstreamError> {
+        let owner = Owner::Session(session.clone());
+        let running = self.start(Key { caller, is_modern: false }, Some(owner.clone())).await?;
+        running.child.join(session);
+        match running.child.call(owner, message, self.bounds.start).await {
+            Ok(content) => Ok((running, content)),
+            Err(error) => Err(self.explain(&running, error).await),
+        }
+    }
+
+    /// A session's child has answered `initialize`: messages of the session may come.
+    pub(super) fn admit(&self, session: Arc<str>, caller: Option<Arc<str>>, running: Running) {
+        let entry = Session { caller, own: Some(Arc::new(running)), used: Instant::now() };
+        self.table.lock().sessions.insert(session, entry); // As many as there are children at most.
+    }
+
+    /// Opens a session of the shared child and answers its `initialize` as the server once did.
+    pub(super) async fn share(
+        &self,
+        session: Arc<str>,
+        caller: Option<Arc<str>>,
+        message: &Envelope,
+    ) -> Result<Bytes, UpstreamError> {
+        let seat = self.stateless(caller.clone(), Era::Legacy).await?;
+        let Some(greeting) = &seat.running.greeting else { return Err(UpstreamError::Gone) };
+        let answer = greeting.repeat_for(message)?;
+        let mut table = self.table.lock();
+        if table.sessions.len() >= self.bounds.sessions {
+            return Err(UpstreamError::Exhausted("too many sessions are open at this server"));
+        }
+        seat.running.child.join(&session);
+        table.sessions.insert(session, Session { caller, own: None, used: Instant::now() });
+        Ok(answer)
+    }
+
+    /// The child of a session. Another caller's session does not exist.
+    pub(super) async fn session(&self, id: &Arc<str>, caller: Option<&Arc<str>>) -> Result<Seat, UpstreamError> {
+        let own = {
+            let mut table = self.table.lock();
+            let session = table.sessions.get_mut(id).filter(|session| session.caller.as_ref() == caller);
+            let session = session.ok_or(UpstreamError::NoSession)?;
+            session.used = Instant::now();
+            let own = session.own.clone();
+            if own.as_ref().is_some_and(|running| running.child.has_ended()) {
+                table.sessions.remove(id); // Its state died with it: the client starts again.
+                return Err(UpstreamError::NoSession);
+            }
+            own
+        };
+        let owner = Owner::Session(id.clone());
+        match own {
+            Some(running) => Ok(Seat { running, owner, is_pooled: false }),
+            None => Ok(Seat { owner, ..self.stateless(None, Era::Legacy).await? }),
+        }
+    }
+
+    /// Ends a session; the gateway itself, `None`, may end anybody's.
+    pub(super) fn leave(&self, id: &Arc<str>, caller: Option<&Arc<str>>) -> Result<(), UpstreamError> {
+        let mut table = self.table.lock();
+        if !table.sessions.get(id).is_some_and(|it| caller.is_none() || it.caller.as_ref() == caller) {
+            return Err(UpstreamError::NoSession);
+        }
+        let Some(session) = table.sessions.remove(id) else { return Err(UpstreamError::NoSession) };
+        let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
+        drop(table);
+        match (session.own, shared) {
+            (Some(running), _) => running.stop.cancel(),
+            (None, Some(running)) => running.child.leave(id),
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// The pooled child of a caller without a session, started if need be.
+    pub(super) async fn stateless(&self, caller: Option<Arc<str>>, era: Era) -> Result<Seat, UpstreamError> {
+        if era == Era::Modern && *self.era.lock() == Some(Era::Legacy) {
+            return Err(UpstreamError::LegacyOnly);
+        }
+        let key = self.key(caller.clone(), era);
+        let slot = {
+            let mut table = self.table.lock();
+            let slot = table.pooled.entry(key.clone()).or_default();
+            if slot.get().is_some_and(|running| running.child.has_ended()) {
+                *slot = Arc::default();
+            }
+            slot.clone()
+        };
+        match slot.get_or_try_init(|| self.start_pooled(key.clone())).await {
+            Ok(running) => Ok(Seat { running: running.clone(), owner: owner(caller), is_pooled: true }),
+            Err(error) => {
+                let mut table = self.table.lock();
+                // The table and we alone hold it: nobody else waits for this start.
+                if table.pooled.get(&key).is_some_and(|it| Arc::ptr_eq(it, &slot)) && Arc::strong_count(&slot) == 2 {
+                    table.pooled.remove(&key);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The pooled child of a caller, if it runs.
+    pub(super) fn running(&self, caller: Option<Arc<str>>, era: Era) -> Option<Seat> {
+        let running = self.table.lock().pooled.get(&self.key(caller.clone(), era))?.get()?.clone();
+        (!running.child.has_ended()).then(|| Seat { running, owner: owner(caller), is_pooled: true })
+    }
+
+    fn key(&self, caller: Option<Arc<str>>, era: Era) -> Key {
+        let caller = match self.config.sessions {
+            Sessions::Shared => None,
+            Sessions::PerClient => caller,
+        };
+        Key { caller, is_modern: era == Era::Modern }
+    }
+
+    async fn start_pooled(&self, key: Key) -> Result<Arc<Running>, UpstreamError> {
+        let mut running = self.start(key, None).await?;
+        let prepared = if running.key.is_modern {
+            self.learn_era(&running).await
+        } else {
+            greeting::initialize(&running.child, &self.bounds).await.map(|greeting| running.greeting = Some(greeting))
+        };
+        match prepared {
+            Ok(()) => Ok(Arc::new(running)),
+            Err(error) => Err(self.explain(&running, error).await),
+        }
+    }
+
+    /// Makes sure that the server is modern. What it is stays known until its configuration changes.
+    async fn learn_era(&self, running: &Running) -> Result<(), UpstreamError> {
+        if *self.era.lock() == Some(Era::Modern) {
+            return Ok(());
+        }
+        running.is_probe.store(true, Ordering::Relaxed);
+        let answer = greeting::is_modern(&running.child, &self.bounds).await;
+        let era = match answer {
+            Ok(true) => Era::Modern,
+            Ok(false) => Era::Legacy,
+            // Some old servers end at a message before initialize. So may a modern one that is ill: not remembered.
+            Err(UpstreamError::Gone) => return Err(UpstreamError::LegacyOnly),
+            Err(error) => return Err(error),
+        };
+        running.is_probe.store(false, Ordering::Relaxed);
+        tracing::debug!(server = %self.name, ?era, "the server's era is known");
+        *self.era.lock() = Some(era);
+        if era == Era::Modern { Ok(()) } else { Err(UpstreamError::LegacyOnly) }
+    }
+
+    /// Starts a process, within the bounds and not before its time.
+    async fn start(&self, key: Key, tenant: Option<Owner>) -> Result<Running, UpstreamError> {
+        if self.stop.is_cancelled() {
+            return Err(UpstreamError::Unreachable("the gateway is stopping".to_owned()));
+        }
+        self.failures.lock().check(&key, Instant::now())?;
+        let room = self.room().await?;
+        let process = Process::spawn(&self.config).map_err(|error| {
+            let program = self.config.command.first().map_or("", String::as_str);
+            let why = format!("{program} cannot be started in {}: {error}", self.config.directory.display());
+            tracing::warn!(server = %self.name, why, "the server cannot be started");
+            self.failures.lock().failed(key.clone(), Duration::ZERO, Instant::now(), why.clone());
+            UpstreamError::Unreachable(why)
+        })?;
+        let stop = self.stop.child_token();
+        let era = if key.is_modern { Era::Modern } else { Era::Legacy };
+        let (child, life) = Child::new(self.name.clone(), process, (era, tenant), self.bounds, stop.clone());
+        let (is_probe, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let (name, failures, of) = (self.name.clone(), self.failures.clone(), key.clone());
+        let (probe, done) = (is_probe.clone(), gone.clone().drop_guard());
+        self.tracker.spawn(async move {
+            let exit = life.await;
+            if exit.asked {
+                tracing::debug!(server = %name, why = exit.why, "the server has ended");
+            } else {
+                tracing::warn!(server = %name, why = exit.why, up = ?exit.up, "the server ended by itself");
+                if !probe.load(Ordering::Relaxed) {
+                    failures.lock().failed(of, exit.up, Instant::now(), exit.why);
+                }
+            }
+            drop((room, done)); // Last: whoever waits for room or for the reason finds it.
+        });
+        self.begin_to_sweep();
+        tracing::debug!(server = %self.name, "a child of the server has started");
+        Ok(Running { child, greeting: None, key, is_probe, gone, _end: stop.clone().drop_guard(), stop })
+    }
+
+    /// Why a start led to nothing; it delays the next one.
+    async fn explain(&self, running: &Running, error: UpstreamError) -> UpstreamError {
+        let why = match &error {
+            UpstreamError::LegacyOnly => return error,
+            // It ended by itself, which is counted where its exit is known, and tells more.
+            UpstreamError::Gone | UpstreamError::TooLarge(_) => {
+                let _ = timeout(self.bounds.grace * 4, running.gone.cancelled()).await;
+                return self.failures.lock().check(&running.key, Instant::now()).err().unwrap_or(error);
+            }
+            UpstreamError::Timeout => "the server did not answer initialize in time".to_owned(),
+            error => error.to_string(),
+        };
+        self.failures.lock().failed(running.key.clone(), Duration::ZERO, Instant::now(), why);
+        error
+    }
+
+    /// A place for one more child, if need be that of the longest idle stateless one.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        const FULL: UpstreamError =
+            UpstreamError::Exhausted("all children that this server may have are in use: try again later");
+        if let Ok(room) = self.room.clone().try_acquire_owned() {
+            return Ok(room);
+        }
+        if !self.evict() {
+            return Err(FULL);
+        }
+        let ended = timeout(self.bounds.grace * 4, self.room.clone().acquire_owned()).await;
+        ended.map_err(|_| FULL)?.map_err(|_| FULL)
+    }
+
+    fn evict(&self) -> bool {
+        let mut table = self.table.lock();
+        let idle = table.pooled.iter().filter_map(|(key, slot)| {
+            Some((slot.get().filter(|running| !running.child.has_ended())?.child.idle_since()?, key.clone()))
+        });
+        let Some((_, key)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        if let Some(running) = table.pooled.remove(&key).and_then(|slot| slot.get().cloned()) {
+            running.stop.cancel();
+        }
+        true
+    }
+
+    /// Sweeping begins with the first child, so that an upstream can be made outside a runtime.
+    fn begin_to_sweep(&self) {
+        if self.is_swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let period = self.bounds.child_idle.min(self.bounds.session_idle) / 4;
+        let period = period.clamp(Duration::from_millis(10), Duration::from_secs(30));
+        let (this, stop) = (self.this.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            while stop.run_until_cancelled(sleep(period)).await.is_some() {
+                let Some(pool) = this.upgrade() else { return };
+                pool.sweep();
+            }
+        });
+    }
+
+    /// Ends what was idle too long, and forgets what has ended.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let is_old = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| now - since >= limit);
+        let mut table = self.table.lock();
+        table.pooled.retain(|_, slot| match slot.get() {
+            None => Arc::strong_count(slot) > 1, // Somebody waits for its start.
+            Some(running) => {
+                let is_idle = self.config.sessions == Sessions::PerClient
+                    && is_old(running.child.idle_since(), self.bounds.child_idle);
+                if is_idle {
+                    running.stop.cancel();
+                }
+                !is_idle && !running.child.has_ended()
+            }
+        });
+        let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
+        table.sessions.retain(|id, session| match (&session.own, &shared) {
+            (Some(running), _) => {
+                let is_idle = is_old(running.child.idle_since(), self.bounds.session_idle);
+                if is_idle {
+                    running.stop.cancel();
+                }
+                !is_idle && !running.child.has_ended()
+            }
+            (None, shared) => {
+                let is_heard = shared.as_ref().is_some_and(|running| running.child.is_heard_by(id));
+                let stays = is_heard || !is_old(Some(session.used), self.bounds.session_idle);
+                if let (false, Some(running)) = (stays, shared) {
+                    running.child.leave(id);
+                }
+                stays
+            }
+        });
+    }
+}
+
+fn owner(caller: Option<Arc<str>>) -> Owner {
+    caller.map_or(Owner::Nobody, Owner::Caller)
+}
+
+/// A session id that cannot be guessed: 128 random bits in hex.
+pub(super) fn mint() -> Result<Arc<str>, UpstreamError> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random)
+        .map_err(|_| UpstreamError::Unreachable("the system gives no random numbers".to_owned()))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)).into())
+}
