@@ -134,11 +134,17 @@ async fn a_body_over_the_limit_is_413_whether_its_length_is_declared_or_not() {
 #[tokio::test]
 async fn headers_over_the_limit_are_431() {
     let case = Case::start().await;
-    let answer = case
-        .post_with(|headers| drop(headers.insert("x-large", "y".repeat(40 << 10).parse().unwrap())), Case::call("{}"))
-        .await;
-    assert_eq!(answer.status, 431, "{answer}");
+    for kilobytes in [33, 40, 200] {
+        let large = "y".repeat(kilobytes << 10);
+        let answer =
+            case.post_with(|headers| drop(headers.insert("x-large", large.parse().unwrap())), Case::call("{}")).await;
+        assert_eq!(answer.status, 431, "{kilobytes} KiB: {answer}");
+    }
     case.nothing_arrived();
+    let fits = "y".repeat(20 << 10);
+    let answer =
+        case.post_with(|headers| drop(headers.insert("x-large", fits.parse().unwrap())), Case::call("{}")).await;
+    assert_eq!(answer.status, 200, "{answer}");
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ async fn every_call_has_its_audit_record_without_its_arguments() {
     ada.call("ok", json!({"path": "/work/a"})).await.text();
     ada.call("secret", json!({})).await.refused(200, -32602, "unknown tool");
 
-    let record = toolgate.audited("the refusal is recorded", |it| it["requestId"] == id).await;
+    let record = toolgate.audited("the refusal is recorded", |it| it["request_id"] == id).await;
     assert_eq!((&record["subject"], &record["issuer"]), (&json!("ada@example.com"), &json!("corp")), "{record}");
     assert_eq!((&record["server"], &record["decision"]), (&json!("h"), &json!("deny")), "{record}");
     let allowed =

@@ -78,13 +78,16 @@ async fn sessions_of_one_caller_are_limited_and_another_caller_is_not_hurt() {
 async fn streams_of_one_caller_are_limited() {
     let hostile = Hostile::start(&[]);
     let toolgate = start(&hostile, json!({})).await;
-    let ada = toolgate.legacy("h", "ada").await;
     let mut open = Vec::new();
+    let mut ada = toolgate.legacy("h", "ada").await;
     for _ in 0..16 {
+        // A session has one stream; the limit counts those of all sessions.
+        ada = toolgate.legacy("h", "ada").await;
         let stream = http::open(Method::GET, &ada.url, ada.headers(), "").await;
         assert_eq!(stream.status, 200);
         open.push(stream);
     }
+    ada = Client { session: toolgate.legacy("h", "ada").await.session, ..ada };
 
     let refused = http::send(Method::GET, &ada.url, ada.headers(), "").await;
     refused.refused(429, -31002, "16 streams");
@@ -150,17 +153,23 @@ async fn a_server_may_ask_for_sampling_roots_and_urls_only_with_leave() {
 }
 
 #[tokio::test]
-async fn a_request_on_a_stream_of_no_call_does_not_reach_the_caller() {
+async fn a_request_on_the_stream_of_a_session_reaches_only_its_own_caller() {
     let hostile = Hostile::start(&[]);
     let toolgate = start(&hostile, json!({})).await;
-    let ada = Client::legacy_with(&toolgate.url("h"), Some(&toolgate.token("ada")), json!({"elicitation": {}})).await;
-    let mut stream = http::open(Method::GET, &ada.url, ada.headers(), "").await;
+    let client = async |who| {
+        Client::legacy_with(&toolgate.url("h"), Some(&toolgate.token(who)), json!({"elicitation": {}})).await
+    };
+    let (ada, grace) = (client("ada").await, client("grace").await);
+    let mut own = http::open(Method::GET, &ada.url, ada.headers(), "").await;
+    let mut foreign = http::open(Method::GET, &grace.url, grace.headers(), "").await;
 
     assert_eq!(ada.call("wrong_stream", json!({})).await.text(), "done");
 
-    crate::support::until("the server is told", || hostile.arrivals.contain("-32601").then_some(())).await;
-    http::send(Method::DELETE, &ada.url, ada.headers(), "").await;
-    while let Some(message) = stream.next_or_end().await {
-        assert!(message.get("method").is_none_or(|method| method != "elicitation/create"), "{message}");
-    }
+    let question = own.next().await;
+    assert_eq!(question["method"], "elicitation/create", "{question}");
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}}).to_string();
+    grace.post(answer.clone()).await.refused(400, -32600, "no request");
+    assert_eq!(ada.post(answer).await.status, 202);
+    http::send(Method::DELETE, &grace.url, grace.headers(), "").await;
+    assert_eq!(foreign.next_or_end().await, None, "nothing came for the other caller");
 }
