@@ -33,7 +33,7 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
         tracing::debug!(request_id, status = reject.status.as_u16(), reason = reject.message, "request refused");
         own_response(reject.status, reject.header.clone(), reject.body(None, &request_id))
     };
-    if let Err(reject) = shared.hosts.check(&head.headers) {
+    if let Err(reject) = listen::check_size(&head).and_then(|()| shared.hosts.check(&head.headers)) {
         return unaudited(&reject);
     }
     let (endpoint, metadata) = match find(&shared, head.uri.path()) {

@@ -74,6 +74,17 @@ impl Hosts {
     }
 }
 
+/// The size of the head. The HTTP parser has a bound of its own, but reads up to twice as much before it applies it.
+pub(in crate::gateway) fn check_size(head: &Parts) -> Result<(), Reject> {
+    let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if lines.sum::<usize>() + target <= limits::HEADER_BYTES {
+        return Ok(());
+    }
+    let message = format!("the request head is larger than {} bytes", limits::HEADER_BYTES);
+    Err(Reject::http(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message))
+}
+
 /// The `Content-Type` of a message.
 pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
     let json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
