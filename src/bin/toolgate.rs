@@ -57,7 +57,8 @@ enum Command {
 struct Local {
     /// Folder of manifests, with the overlay toolgate.local.yaml.
     dir: PathBuf,
-    /// Write URLs and tokens to this file (mode 0600) once every server has answered.
+    /// Write every URL and token to this file (mode 0600) once every server has answered, or failed to. Default:
+    /// DIR/.toolgate/ready.json.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Where callers connect; port 0 picks a free one. Default: `listen` of the overlay, else 127.0.0.1:8811.
