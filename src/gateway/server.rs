@@ -225,17 +225,22 @@ enum Surface {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker, surface: Surface) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
     loop {
-        let (stream, permit) = tokio::select! {
-            () = shared.closing.cancelled() => return,
+        let next = async {
             // No more connections are accepted than may be open: the others wait in the kernel's queue.
-            Ok(permit) = room.clone().acquire_owned() => match listener.accept().await {
-                Ok((stream, _)) => (stream, permit),
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-            },
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let (accepted, permit) = tokio::select! {
+            () = shared.closing.cancelled() => return,
+            Some(next) = next => next,
+        };
+        let (stream, _) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::task::yield_now().await;
+                continue;
+            }
         };
         let shared = shared.clone();
         connections.spawn(async move {
