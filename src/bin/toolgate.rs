@@ -217,6 +217,8 @@ fn local(flags: Local) -> anyhow::Result<bool> {
         mcp_json: flags.mcp_json,
         mcp_json_identity: flags.mcp_json_identity,
         token_lifetime: Duration::from_secs(u64::from(flags.token_hours) * 3600),
+        otlp_endpoint: flags.telemetry.otlp_endpoint,
+        trace_ratio: flags.telemetry.trace_sample_ratio,
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()

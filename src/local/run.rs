@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::gateway::audit::Sink;
 use crate::gateway::{Gateway, Settings, StartError};
+use crate::telemetry::traces::{ExportError, Tracer};
 
 use super::console::Console;
 use super::laptop::{Laptop, Questions, Setting};
@@ -27,7 +28,7 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 const FOLDER: &str = ".toolgate";
 
 /// What the flags say.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The folder of manifests.
     pub directory: PathBuf,
@@ -45,6 +46,10 @@ pub struct Options {
     pub mcp_json_identity: Option<String>,
     /// How long tokens are valid.
     pub token_lifetime: Duration,
+    /// The OTLP/HTTP collector that spans go to; `None`: no spans.
+    pub otlp_endpoint: Option<String>,
+    /// Share of calls that get a span, 0 to 1.
+    pub trace_ratio: f64,
 }
 
 /// Why the laptop mode did not start, or ended.
@@ -56,6 +61,9 @@ pub enum RunError {
     /// The overlay is broken, and there is no earlier one.
     #[error("{}", list(.0))]
     Overlay(Vec<Problem>),
+    /// See [`ExportError`].
+    #[error(transparent)]
+    Tracing(#[from] ExportError),
     /// See [`StartError`].
     #[error(transparent)]
     Start(#[from] StartError),
@@ -93,6 +101,7 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
         listen,
         admin: options.admin,
         audit: audit.clone(),
+        tracer: Tracer::new(options.otlp_endpoint.as_deref(), options.trace_ratio)?,
         allow_local_fetch: true,
         hosts: Vec::new(),
     })
