@@ -79,6 +79,11 @@ impl Tracer {
         }))))
     }
 
+    /// Whether any span can come of it: reading a caller's context is worth it only then.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Starts a span for one message from a client. `method` must be known, else pass
     /// [`super::metrics::OTHER`].
     pub fn start(&self, method: &str, incoming: Incoming<'_>) -> Span {
