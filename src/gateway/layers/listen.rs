@@ -99,7 +99,7 @@ pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
 }
 
 /// Reads the body, bounded in size and time.
-pub(in crate::gateway) async fn read(body: Incoming) -> Result<Bytes, Reject> {
+pub(in crate::gateway) async fn read(body: &mut Incoming) -> Result<Bytes, Reject> {
     let limited = Limited::new(body, limits::BODY_BYTES).collect();
     match tokio::time::timeout(limits::READ_TIMEOUT, limited).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
@@ -110,6 +110,24 @@ pub(in crate::gateway) async fn read(body: Incoming) -> Result<Bytes, Reject> {
         Ok(Err(_)) => Err(Reject::http(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
         Err(_) => Err(Reject::http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
+}
+
+/// Takes what is left of a body that no layer wanted to read, and says whether that was all. A connection with unread
+/// bytes is closed after the answer, under the next request of a client that was told nothing of it: every first
+/// request without a token is one such.
+pub(in crate::gateway) async fn discard(body: &mut Incoming) -> bool {
+    let mut left = limits::BODY_BYTES;
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            let Some(rest) = frame.ok().and_then(|frame| left.checked_sub(frame.data_ref().map_or(0, Bytes::len)))
+            else {
+                return false;
+            };
+            left = rest;
+        }
+        true
+    };
+    tokio::time::timeout(limits::DISCARD_TIMEOUT, rest).await.unwrap_or(false)
 }
 
 #[cfg(test)]
