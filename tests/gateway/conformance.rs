@@ -20,9 +20,12 @@ async fn run(url: &str, requirements: &str) -> Findings {
     command.args(["server", "--url", url, "--requirements", requirements, "-o"]).arg(out.path());
     // The exit code says whether scored scenarios passed; the findings say more.
     let output = command.kill_on_drop(true).output().await.expect("node starts");
-    let findings = findings(out.path());
-    assert!(!findings.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    findings
+    assert!(
+        out.path().read_dir().is_ok_and(|mut it| it.next().is_some()),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    findings(out.path())
 }
 
 fn findings(out: &Path) -> Findings {
@@ -35,7 +38,8 @@ fn findings(out: &Path) -> Findings {
             .and_then(|it| it.get(..it.len().saturating_sub(25)))
             .unwrap_or(&name)
             .to_owned();
-        let text = std::fs::read(scenario.path().join("checks.json")).expect("each scenario has checks");
+        // A scenario that could not even connect has no checks.
+        let Ok(text) = std::fs::read(scenario.path().join("checks.json")) else { continue };
         for check in serde_json::from_slice::<Vec<Value>>(&text).expect("checks are JSON") {
             let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
             *findings.entry((name.clone(), text("id"), text("status"))).or_default() += 1;
@@ -82,14 +86,16 @@ async fn same_through_the_gateway(requirements: &str, scenarios: usize) {
         only(&through, &direct)
     );
 
-    // What the listener itself refuses (a foreign Host) names no endpoint and so has no record.
-    let statuses = injector.statuses();
-    let expected: usize = statuses.iter().filter(|(status, _)| **status != 403).map(|(_, count)| count).sum();
-    assert!(expected > scenarios, "{statuses:?}");
+    // What the listener itself refuses (a foreign Host) names no endpoint and so has no record; a client may leave
+    // before it sees its answer.
+    let (sent, statuses) = (injector.sent(), injector.statuses());
+    let refused = statuses.get(&403).copied().unwrap_or(0);
+    let answered = statuses.values().sum::<usize>() - refused;
+    assert!(answered > scenarios, "{statuses:?}");
     let records =
         || toolgate.audit().iter().filter(|it| it["event"] == "request" && it["subject"] == "ada@example.com").count();
-    crate::support::until("every request has its record", || (records() >= expected).then_some(())).await;
-    assert_eq!(records(), expected, "{statuses:?}");
+    crate::support::until("every request has its record", || (records() >= answered).then_some(())).await;
+    assert!(records() <= sent - refused, "{} records of {sent} requests", records());
 
     // Without the token nothing is let in.
     let injector = Injector::start(&toolgate.url("fixture"), None).await;

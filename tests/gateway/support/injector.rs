@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,6 +18,7 @@ pub struct Injector {
     pub url: String,
     target: Arc<str>,
     token: Option<Arc<str>>,
+    sent: Arc<AtomicUsize>,
     statuses: Arc<Mutex<BTreeMap<u16, usize>>>,
 }
 
@@ -25,10 +27,21 @@ impl Injector {
     pub async fn start(target: &str, token: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("bound"));
-        let injector = Self { url, target: target.into(), token: token.map(Into::into), statuses: Arc::default() };
+        let injector = Self {
+            url,
+            target: target.into(),
+            token: token.map(Into::into),
+            sent: Arc::default(),
+            statuses: Arc::default(),
+        };
         let router = axum::Router::new().fallback(forward).with_state(injector.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         injector
+    }
+
+    /// How many requests it passed on.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// How often each status was answered.
@@ -47,6 +60,7 @@ async fn forward(State(injector): State<Injector>, mut request: Request) -> Resp
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream)).await.expect("HTTP/1.1");
     tokio::spawn(connection);
+    injector.sent.fetch_add(1, Ordering::SeqCst);
     match sender.send_request(request).await {
         Ok(response) => {
             *injector.statuses.lock().entry(response.status().as_u16()).or_default() += 1;

@@ -118,6 +118,7 @@ impl Toolgate {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate"));
         command.arg("local").arg(folder.path()).arg("--ready-file").arg(&ready);
         command.arg("--audit").arg(&audit).args(flags).stdin(Stdio::null());
+        command.env("RUST_LOG", "info");
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         let mut process = Process::start(&mut command);
         let text = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
