@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::calls::{Calls, Delivery, Owner, Whose};
 use super::mailbox::Mailbox;
 use super::process::{Pipes, Process};
+use super::queue::{Measured, Sink, Source, bounded};
 use super::wire::{Line, Lines, frame};
 use super::{Bounds, Content, Event, EventStream, UpstreamError};
 use crate::gateway::protocol::envelope::Envelope;
@@ -28,8 +29,8 @@ use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::sse;
 
 /// Messages that wait for one child to read them.
-const TO_CHILD: usize = 256;
-/// Messages of one call that wait for its client to read them.
+const TO_CHILD: usize = 64;
+/// Messages of one call that wait for its client to read them; together they are no larger than one may be.
 const TO_CLIENT: usize = 256;
 /// Longest line of standard error that is logged whole, in bytes.
 const STDERR_LINE: usize = 8 << 10;
@@ -47,7 +48,7 @@ pub(super) struct Child {
 }
 
 struct State {
-    calls: Calls<mpsc::Sender<Out>>,
+    calls: Calls<Sink<Out>>,
     /// Streams of the sessions that use this child.
     mailboxes: HashMap<Arc<str>, Mailbox>,
     ended: Option<End>,
@@ -64,6 +65,15 @@ enum Out {
     Cancelled,
     /// The child ended.
     Failed(End),
+}
+
+impl Measured for Out {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Note(message) | Self::Last(message) => message.len(),
+            Self::Cancelled | Self::Failed(_) => 0,
+        }
+    }
 }
 
 /// Why a child ended.
@@ -127,7 +137,7 @@ impl Child {
         message: &Envelope,
         wait: Duration,
     ) -> Result<Content, UpstreamError> {
-        let (sink, mut source) = mpsc::channel(TO_CLIENT);
+        let (sink, mut source) = bounded(TO_CLIENT, self.bounds.message);
         let (own, text) = {
             let mut state = self.state.lock();
             state.check()?;
@@ -141,7 +151,7 @@ impl Child {
         }
         // A subscription is quiet until something happens; that its server lives is known from the process.
         let quiet = message.method == "subscriptions/listen";
-        let Ok(first) = timeout(wait, source.recv()).await else {
+        let Ok(first) = timeout(wait, source.next()).await else {
             ticket.cancel();
             return Err(UpstreamError::Timeout);
         };
@@ -191,7 +201,7 @@ impl Child {
             return Ok(()); // The answer has crossed it, or it is not this caller's call.
         };
         if let Some(sink) = sink {
-            let _ = sink.try_send(Out::Cancelled);
+            let _ = sink.push(Out::Cancelled);
         }
         self.write(text).await
     }
@@ -213,7 +223,7 @@ impl Child {
         let messages = state.mailbox(session).open();
         drop(state);
         Ok(Box::pin(futures::stream::unfold(messages, |mut messages| async move {
-            let message = messages.recv().await?;
+            let message = messages.next().await?;
             Some((Ok(event(message)), messages))
         })))
     }
@@ -258,14 +268,15 @@ impl Child {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.used = now;
-        let listening = state.mailboxes.values().any(Mailbox::is_open);
+        // It matters only to a session's own child, which has one mailbox.
+        let listening = state.mailboxes.len() == 1 && state.mailboxes.values().all(Mailbox::is_open);
         match state.calls.deliver(&message, listening, now) {
             Delivery::Last(sink, text) => {
                 // A full queue has lost messages already: the client sees a stream that ends too early.
-                let _ = sink.try_send(Out::Last(text.into()));
+                let _ = sink.push(Out::Last(text.into()));
             }
             Delivery::Note(own, sink, text) => {
-                if sink.try_send(Out::Note(text.into())).is_err() {
+                if sink.push(Out::Note(text.into())).is_err() {
                     // Its client reads too slowly. Nobody else may wait for it: the stream ends.
                     state.calls.abandon(own, now);
                     drop(state);
@@ -313,7 +324,7 @@ impl Child {
         let mut state = self.state.lock();
         state.ended = Some(end);
         for sink in state.calls.drain() {
-            let _ = sink.try_send(Out::Failed(end));
+            let _ = sink.push(Out::Failed(end));
         }
         state.mailboxes.clear();
     }
@@ -366,13 +377,13 @@ impl Drop for Ticket {
 }
 
 /// The messages of a call, from its first to its last.
-fn answers(first: Bytes, source: mpsc::Receiver<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
+fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
     let rest = futures::stream::unfold(Some((source, ticket)), move |state| async move {
         let (mut source, mut ticket) = state?;
         let next = match idle {
-            None => source.recv().await,
+            None => source.next().await,
             Some(idle) => {
-                let Ok(next) = timeout(idle, source.recv()).await else {
+                let Ok(next) = timeout(idle, source.next()).await else {
                     ticket.cancel();
                     return Some((Err(UpstreamError::Timeout), None));
                 };

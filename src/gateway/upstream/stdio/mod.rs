@@ -9,6 +9,7 @@
 //! calls     PURE  ids, tokens, and whom a message belongs to
 //! mailbox   a session's own stream
 //! backoff   when a server that exits may start again
+//! queue     bounded in messages and bytes
 //! process   the operating system process and its group
 //! wire      lines
 //! ```
@@ -21,6 +22,7 @@ mod greeting;
 mod mailbox;
 mod pool;
 mod process;
+mod queue;
 mod wire;
 
 use std::collections::BTreeMap;
