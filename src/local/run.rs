@@ -31,7 +31,7 @@ const FOLDER: &str = ".toolgate";
 pub struct Options {
     /// The folder of manifests.
     pub directory: PathBuf,
-    /// Where to say what scripts need, once everything answers.
+    /// Where to say what scripts need, once everything answers; `None`: in `.toolgate` of the folder.
     pub ready_file: Option<PathBuf>,
     /// Where callers connect; `None`: as the overlay says, else [`LISTEN`].
     pub listen: Option<SocketAddr>,
@@ -83,11 +83,8 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     let folder_error = |error| RunError::Folder(options.directory.clone(), error);
     let directory = options.directory.canonicalize().map_err(folder_error)?;
     std::fs::read_dir(&directory).map_err(folder_error)?;
-    if let Some(file) = &options.ready_file {
-        output::remove_stale(file).map_err(|error| RunError::File(file.clone(), error))?;
-    }
     let overlay = Overlay::read(&options.directory).map_err(RunError::Overlay)?;
-    let (audit, mcp_json) = own_files(&options)?;
+    let Files { audit, mcp_json, ready } = Files::place(&options)?;
 
     // The watch comes before the first reading: an edit in between is seen.
     let mut watch = Watch::new(&directory);
@@ -110,8 +107,8 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
             Sink::Stdout => "standard output".to_owned(),
             Sink::File(file) => file.display().to_string(),
         },
-        ready_file: options.ready_file,
-        mcp_json: Some(mcp_json),
+        ready_file: ready,
+        mcp_json,
         mcp_json_identity: options.mcp_json_identity,
         token_lifetime: options.token_lifetime,
     };
@@ -145,15 +142,26 @@ async fn serve<'g>(
     }
 }
 
-/// Where the audit log and `mcp.json` go; makes the folder for those that no flag places.
-fn own_files(options: &Options) -> Result<(Sink, PathBuf), RunError> {
-    let folder = options.directory.join(FOLDER);
-    if options.audit.is_none() || options.mcp_json.is_none() {
-        output::private_folder(&folder).map_err(|error| RunError::File(folder.clone(), error))?;
+/// Files that are written while it runs.
+struct Files {
+    audit: Sink,
+    mcp_json: PathBuf,
+    ready: PathBuf,
+}
+
+impl Files {
+    /// Makes the folder for those that no flag places, and removes what an earlier run left for scripts.
+    fn place(options: &Options) -> Result<Self, RunError> {
+        let folder = options.directory.join(FOLDER);
+        if options.audit.is_none() || options.mcp_json.is_none() || options.ready_file.is_none() {
+            output::private_folder(&folder).map_err(|error| RunError::File(folder.clone(), error))?;
+        }
+        let audit = options.audit.clone().unwrap_or_else(|| Sink::File(folder.join("audit.jsonl")));
+        let mcp_json = options.mcp_json.clone().unwrap_or_else(|| folder.join("mcp.json"));
+        let ready = options.ready_file.clone().unwrap_or_else(|| folder.join("ready.json"));
+        output::remove_stale(&ready).map_err(|error| RunError::File(ready.clone(), error))?;
+        Ok(Self { audit, mcp_json, ready })
     }
-    let audit = options.audit.clone().unwrap_or_else(|| Sink::File(folder.join("audit.jsonl")));
-    let mcp_json = options.mcp_json.clone().unwrap_or_else(|| folder.join("mcp.json"));
-    Ok((audit, mcp_json))
 }
 
 /// `http://ADDRESS`, with loopback for an address that means "all".

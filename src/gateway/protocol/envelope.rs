@@ -160,7 +160,11 @@ impl Fields {
         };
         if let Some(raw) = message.params {
             let bad = |what: &str| Invalid::Params(id.map(ToOwned::to_owned), what.to_owned());
-            // A malformed known method must never travel on as "something else": fail here.
+            // A malformed known method must never travel on as "something else": fail here. A list would be read as
+            // the fields in their order, so that policy and server disagree about what is called.
+            if !raw.get().starts_with('{') {
+                return Err(bad("params must be an object"));
+            }
             let params: Params<'_> = serde_json::from_str(raw.get()).map_err(|_| bad("params must be an object"))?;
             envelope.name = params.name.map(string).transpose().map_err(|()| bad("name must be a string"))?;
             envelope.uri = params.uri.map(string).transpose().map_err(|()| bad("uri must be a string"))?;

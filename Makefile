@@ -1,0 +1,80 @@
+# `make test` is everything that continuous integration runs; `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+CARGO ?= cargo
+
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests fuzz soak soak-short bench bench-check crds
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
+
+# Cheap checks come first; the test runner's summary comes last.
+test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
+	@$(MAKE) prerequisites
+	@$(MAKE) fmt check-closure deny
+	@$(MAKE) tools
+	@$(MAKE) clippy
+	@$(MAKE) build-tests
+	@$(MAKE) fuzz
+	@$(MAKE) soak-short
+	$(CARGO) test --locked
+
+quick: fmt ## The checks of a minute: format, lints, unit tests, room edges
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --lib --test architecture
+
+prerequisites: # Names what is missing
+	@.ci/prerequisites
+
+tools: # Clients and servers that others wrote, pinned
+	tests/tools/install.sh
+
+fmt: ## Check the format
+	$(CARGO) fmt --check
+
+# One line a feature set: each must build and be clean alone. The partial sets are the library alone, since tests and
+# programs need all of it.
+clippy: ## Lint each feature set
+	$(CARGO) clippy --locked --quiet --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --quiet --lib --no-default-features --features gateway -- -D warnings
+	$(CARGO) clippy --locked --quiet --lib --no-default-features --features operator -- -D warnings
+	$(CARGO) clippy --locked --quiet --all-targets --features fuzz -- -D warnings
+
+deny: ## Check dependencies: bans, licences, sources
+	@deny=$$(.ci/cargo-deny) && "$$deny" --all-features --locked check --hide-inclusion-graph --allow duplicate bans licenses sources
+
+# The second half is the positive control: with the operator's features the same search finds them.
+check-closure: ## Prove that the gateway's closure holds no Kubernetes client and no Kubernetes types
+	@closure() { $(CARGO) tree --locked --edges normal,build --prefix none --format '{p}' "$$@" | cut -d' ' -f1 | sort -u; }; \
+	kubernetes='^(kube|kube-.*|k8s-openapi.*|schemars.*)$$'; \
+	if found=$$(closure --no-default-features --features gateway | grep -E "$$kubernetes"); then \
+	  echo "the gateway's closure holds:" $$found >&2; exit 1; fi; \
+	closure --no-default-features --features operator | grep -qE "$$kubernetes"; \
+	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
+
+build-tests: # Before anything runs, so that what does not compile fails early
+	$(CARGO) test --locked --no-run
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
+	fuzz/run $(FUZZ_SECONDS)
+
+soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
+	$(CARGO) build --locked --bin toolgate
+	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS)
+
+soak-short: # `cargo test` has built the program
+	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20
+
+bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/results
+	python3 benches/hot_path.py run
+
+bench-check: ## Repeat a short run and compare its ratios with benches/results
+	python3 benches/hot_path.py check
+
+crds: ## Write crds/ anew
+	$(CARGO) run --locked --quiet --bin toolgate -- crds crds

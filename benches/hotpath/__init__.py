@@ -1,0 +1,1 @@
+"""The driver of `make bench`: peers, requests, load and figures. Python's standard library alone."""
