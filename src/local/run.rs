@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::gateway::audit::Sink;
 use crate::gateway::{Gateway, Settings, StartError};
+use crate::telemetry::traces::{ExportError, Tracer};
 
 use super::console::Console;
 use super::laptop::{Laptop, Questions, Setting};
@@ -45,6 +46,10 @@ pub struct Options {
     pub mcp_json_identity: Option<String>,
     /// How long tokens are valid.
     pub token_lifetime: Duration,
+    /// Base URL of an OTLP/HTTP collector.
+    pub otlp_endpoint: Option<String>,
+    /// Share of calls that get a span, 0 to 1.
+    pub trace_sample_ratio: f64,
 }
 
 /// Why the laptop mode did not start, or ended.
@@ -59,6 +64,9 @@ pub enum RunError {
     /// See [`StartError`].
     #[error(transparent)]
     Start(#[from] StartError),
+    /// See [`ExportError`].
+    #[error(transparent)]
+    Traces(#[from] ExportError),
     /// See [`TokenError`].
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -89,12 +97,14 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     // The watch comes before the first reading: an edit in between is seen.
     let mut watch = Watch::new(&directory);
     let listen = options.listen.or(overlay.listen).unwrap_or(LISTEN);
+    let tracer = Tracer::new(options.otlp_endpoint.as_deref(), options.trace_sample_ratio)?;
     let gateway = Gateway::start(Settings {
         listen,
         admin: options.admin,
         audit: audit.clone(),
         allow_local_fetch: true,
         hosts: Vec::new(),
+        tracer,
     })
     .await?;
     let setting = Setting {
