@@ -15,7 +15,7 @@ mod mcprole;
 mod mcpserver;
 mod mcptool;
 pub mod schema;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests;
 
 pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};

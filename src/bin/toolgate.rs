@@ -16,6 +16,7 @@ use toolgate::local::console::Console;
 use toolgate::local::explain::{Question, explain};
 use toolgate::local::run::{Options, RunError};
 use toolgate::local::{crds, run, snapshot, validate};
+use toolgate::telemetry::logs;
 
 /// Declare MCP servers, tools and roles; every call is enforced.
 #[derive(Parser)]
@@ -56,7 +57,8 @@ enum Command {
 struct Local {
     /// Folder of manifests, with the overlay toolgate.local.yaml.
     dir: PathBuf,
-    /// Write URLs and tokens to this file (mode 0600) once every server has answered.
+    /// Write every URL and token to this file (mode 0600) once every server has answered, or failed to. Default:
+    /// DIR/.toolgate/ready.json.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Where callers connect; port 0 picks a free one. Default: `listen` of the overlay, else 127.0.0.1:8811.
@@ -196,6 +198,12 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn local(flags: Local) -> anyhow::Result<bool> {
     // One TLS provider for the process; a second installation can only be of the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let format = match flags.telemetry.log_format {
+        LogFormat::Text => logs::Format::Text,
+        LogFormat::Json => logs::Format::Json,
+    };
+    let filter = std::env::var("RUST_LOG").ok();
+    logs::init(format, Some(filter.as_deref().unwrap_or("warn"))).context("failed to set up the log")?;
     let out: Box<dyn std::io::Write + Send> = match flags.audit {
         Some(Sink::Stdout) => Box::new(std::io::stderr()), // Standard output is for audit lines alone.
         _ => Box::new(std::io::stdout()),
@@ -209,6 +217,8 @@ fn local(flags: Local) -> anyhow::Result<bool> {
         mcp_json: flags.mcp_json,
         mcp_json_identity: flags.mcp_json_identity,
         token_lifetime: Duration::from_secs(u64::from(flags.token_hours) * 3600),
+        otlp_endpoint: flags.telemetry.otlp_endpoint,
+        trace_ratio: flags.telemetry.trace_sample_ratio,
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -227,9 +227,9 @@ fn refusal_v6(ip: Ipv6Addr, allow_local: bool) -> Option<&'static str> {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
         [0, 0, 0, 0, 0, 0, 0, 1] => (!allow_local).then_some("loopback"),
         [0, 0, 0, 0, 0, 0, ..] => Some("IPv4-compatible"),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low), // NAT64, RFC 6052
-        [0x64, 0xff9b, 1, ..] => Some("local NAT64"),                 // RFC 8215
-        [0x2002, high, low, ..] => embedded(high, low),               // 6to4, RFC 3056
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        [0x64, 0xff9b, 1, ..] => Some("local NAT64"), // RFC 8215
         [0x2001, 0, ..] => Some("Teredo"),
         [0xfe80..=0xfebf, ..] => Some("link-local"),
         [0xfec0..=0xfeff, ..] => Some("site-local"),
@@ -335,6 +335,17 @@ mod tests {
             let cause = cause(&Fetcher::new(true), &format!("http://{host}/latest/meta-data")).await;
             assert!(cause.contains("never connected to"), "{host}: {cause}");
         }
+    }
+
+    #[tokio::test]
+    async fn https_speaks_tls_with_the_name_of_the_url() {
+        let (address, mut asked) = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec()).await;
+
+        let cause = cause(&Fetcher::new(true), &format!("https://localhost:{}/jwks", address.port())).await;
+
+        let hello = asked.recv().await.unwrap();
+        assert!(hello.starts_with('\u{16}') && hello.contains("localhost") && !hello.contains("GET"), "{hello:?}");
+        assert!(!cause.contains("200"), "an answer without TLS was taken: {cause}");
     }
 
     #[tokio::test]

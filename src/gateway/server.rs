@@ -27,9 +27,10 @@ use super::upstream::{self, UpstreamError};
 use super::{limits, stack};
 use crate::policy::Policy;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
 
 /// How a gateway runs. All of it is fixed at start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where callers connect; port 0 picks a free one.
     pub listen: SocketAddr,
@@ -39,6 +40,8 @@ pub struct Settings {
     pub audit: Sink,
     /// Whether issuers' keys may come over http and from loopback: on a laptop, never in a cluster.
     pub allow_local_fetch: bool,
+    /// Makes spans.
+    pub tracer: Tracer,
     /// Values of `Host` and hosts of `Origin` that are accepted besides loopback names and the listen address.
     pub hosts: Vec<String>,
 }
@@ -61,6 +64,7 @@ pub(super) struct Shared {
     pub(super) hosts: Hosts,
     pub(super) request_ids: RequestIds,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Tracer,
     closing: CancellationToken,
 }
 
@@ -92,6 +96,7 @@ impl Gateway {
             hosts: Hosts::new(address, &settings.hosts),
             request_ids: RequestIds::new(),
             metrics,
+            tracer: settings.tracer.clone(),
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
@@ -183,6 +188,7 @@ impl Gateway {
         let endpoints = self.shared.endpoints.swap(Arc::default());
         futures::future::join_all(endpoints.values().map(|endpoint| endpoint.upstream.stop())).await;
         self.shared.audit.close().await;
+        self.shared.tracer.shutdown().await;
     }
 
     fn endpoint(&self, name: &str) -> Option<Arc<Endpoint>> {
@@ -219,17 +225,22 @@ enum Surface {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker, surface: Surface) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
     loop {
-        let (stream, permit) = tokio::select! {
-            () = shared.closing.cancelled() => return,
+        let next = async {
             // No more connections are accepted than may be open: the others wait in the kernel's queue.
-            Ok(permit) = room.clone().acquire_owned() => match listener.accept().await {
-                Ok((stream, _)) => (stream, permit),
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-            },
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let (accepted, permit) = tokio::select! {
+            () = shared.closing.cancelled() => return,
+            Some(next) = next => next,
+        };
+        let (stream, _) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::task::yield_now().await;
+                continue;
+            }
         };
         let shared = shared.clone();
         connections.spawn(async move {

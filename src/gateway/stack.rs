@@ -114,7 +114,6 @@ impl Exchange {
         match forwarded {
             Err(reject) => refuse(self.record, &reject),
             Ok((way, reply)) => Delivery {
-                shared: self.shared,
                 endpoint: self.endpoint,
                 force: self.force,
                 caller: way.caller,
@@ -142,6 +141,7 @@ impl Exchange {
         let class = methods::from_client(&message.method, message.kind, era)
             .ok_or_else(|| Reject::unknown_method(&message.method, message.kind, era))?;
         self.record.class(class);
+        self.record.trace(&self.head.headers);
         if class == Class::Initialize {
             self.endpoint.sessions.check_room(&caller)?;
         }
@@ -156,7 +156,8 @@ impl Exchange {
             self.record.intent().await.map_err(unrecorded)?;
         }
         let purpose = permit.purpose().clone();
-        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit).await;
+        let trace = self.record.outgoing();
+        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit, trace).await;
         let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way { caller, session, era, id, purpose, open }, reply))
     }

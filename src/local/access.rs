@@ -1,13 +1,13 @@
-//! PURE. Who may use what, in four words. Every answer is that of [`crate::policy::explain`]; nothing is decided here.
+//! PURE. Who may use what, in four words. Every answer is that of [`Policy`]; nothing is decided here.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::policy::explain::explain;
+use crate::policy::explain::{Reach, reach};
 use crate::policy::snapshot::{Effect, Rule};
-use crate::policy::{Call, Identity, Item, Policy, Reason, RuleRef, Verdict};
+use crate::policy::{Call, Identity, Item, Policy, Reason, RuleRef};
 
 /// How callers without a token are called in tables.
 pub const ANONYMOUS: &str = "(anonymous)";
@@ -57,19 +57,28 @@ impl fmt::Display for Access {
 
 /// Whether `identity` may use `item` with some arguments.
 pub fn access(policy: &Policy, identity: Option<&Identity>, item: Item<'_>, now: Timestamp) -> Access {
-    let explanation = explain(policy, identity, &Call { item, arguments: None }, now);
-    if explanation.decision.verdict != Verdict::Allow {
-        return if explanation.decision.reason == Reason::Time { Access::NotNow } else { Access::No };
+    let view = policy.subject(identity);
+    if !policy.visible(&view, item, now) {
+        let decision = policy.decide(&view, &Call { item, arguments: None }, now);
+        return if decision.reason == Reason::Time { Access::NotNow } else { Access::No };
     }
-    // A rule that cannot be found is taken for a conditional one: a table never promises too much.
-    let conditional = |rule: &RuleRef| find(policy, rule).is_none_or(is_conditional);
-    let allowed = explanation.rules.iter().any(|report| report.effect == Effect::Allow && !conditional(&report.rule));
-    let denied = explanation.rules.iter().any(|report| report.effect == Effect::Deny);
+    let rules = live(policy, identity, item, now);
+    let denied = rules.iter().any(|rule| rule.effect == Effect::Deny);
+    let allowed = rules.iter().any(|rule| rule.effect == Effect::Allow && rule.conditions.is_empty());
     if allowed && !denied { Access::Always } else { Access::Sometimes }
 }
 
+/// The rules that bear on the item for this identity, now or at another time; not those whose `when` is false for it
+/// whatever it asks for.
+pub fn live(policy: &Policy, identity: Option<&Identity>, item: Item<'_>, now: Timestamp) -> Vec<Reach> {
+    let mut rules = reach(policy, identity, item, now);
+    // A rule that cannot be found is kept: a table never promises too much.
+    rules.retain(|reach| reach.now || find(policy, &reach.rule).is_none_or(|rule| rule.time_window.is_some()));
+    rules
+}
+
 /// The rule behind a reference, if this policy holds it.
-pub fn find<'a>(policy: &'a Policy, reference: &RuleRef) -> Option<&'a Rule> {
+fn find<'a>(policy: &'a Policy, reference: &RuleRef) -> Option<&'a Rule> {
     let role = policy.snapshot().roles.iter().find(|role| role.name == *reference.role)?;
     role.rules.iter().find(|rule| rule.index == reference.index)
 }

@@ -18,7 +18,7 @@ impl Console {
 
     /// Writes a text and a line feed. A reader that went away does not stop the gateway.
     pub fn say(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(self.out, "{}", text.as_ref().trim_end_matches('\n'));
+        let _ = writeln!(self.out, "{}", text.as_ref());
         let _ = self.out.flush();
     }
 

@@ -58,9 +58,9 @@ pub(super) struct Setting {
     /// Where the audit log is, for the user.
     pub(super) audit: String,
     /// See [`super::run::Options`].
-    pub(super) ready_file: Option<PathBuf>,
+    pub(super) ready_file: PathBuf,
     /// See [`super::run::Options`].
-    pub(super) mcp_json: Option<PathBuf>,
+    pub(super) mcp_json: PathBuf,
     /// See [`super::run::Options`].
     pub(super) mcp_json_identity: Option<String>,
     /// See [`super::run::Options`].
@@ -278,7 +278,7 @@ impl<'g> Laptop<'g> {
         if self.ready != before {
             let new = |(name, token): &(&String, &String)| before.tokens.get(*name) != Some(token);
             if self.ready.tokens.iter().any(|entry| new(&entry)) {
-                self.console.say(format!("\nNEW TOKENS\n{}", tokens(self.ready.tokens.iter().filter(new))));
+                self.console.say(format!("NEW TOKENS\n{}", tokens(self.ready.tokens.iter().filter(new)).trim_end()));
             }
             self.write_files();
         }
@@ -305,14 +305,16 @@ impl<'g> Laptop<'g> {
         for (name, endpoint) in &self.ready.servers {
             places.row(vec![name.clone(), endpoint.url.clone()]);
         }
-        let lifetime = self.setting.token_lifetime.as_secs() / 3600;
-        self.console.say(format!("\n{}\n{}", self.registry.render(), places.render()));
-        if self.ready.tokens.is_empty() {
-            self.console.say("no tokens: add `identities` to toolgate.local.yaml");
+        let tokens = if self.ready.tokens.is_empty() {
+            "no tokens: add `identities` to toolgate.local.yaml".to_owned()
         } else {
+            let lifetime = self.setting.token_lifetime.as_secs() / 3600;
             let list = tokens(self.ready.tokens.iter());
-            self.console.say(format!("TOKENS, valid for {lifetime} h: Authorization: Bearer TOKEN\n{list}"));
-        }
+            format!("TOKENS, valid for {lifetime} h, for the header `Authorization: Bearer TOKEN`\n{list}")
+        };
+        let paragraphs = [self.registry.render(), places.render(), tokens];
+        let paragraphs: Vec<&str> = paragraphs.iter().map(|text| text.trim_end()).collect();
+        self.console.say(format!("\n{}\n", paragraphs.join("\n\n")));
         if let Some(admin) = &self.setting.admin {
             self.console.say(format!("metrics    {admin}/metrics"));
         }
@@ -325,21 +327,22 @@ impl<'g> Laptop<'g> {
     /// Writes what clients and scripts read. A file that cannot be written is told; the gateway goes on.
     fn write_files(&mut self) {
         let chosen = self.setting.mcp_json_identity.as_ref().or_else(|| self.ready.tokens.keys().next());
-        if let (Some(file), Some(identity)) = (&self.setting.mcp_json, chosen) {
+        if let Some(identity) = chosen {
+            let file = &self.setting.mcp_json;
             let written = match self.ready.to_mcp_json(identity) {
                 Some(document) => output::write_private(file, &document).map_err(|error| error.to_string()),
                 None => Err(format!("there is no identity `{identity}`")),
             };
             self.console.say(match written {
-                Ok(()) => format!("mcp.json   {} (for clients, with the token of {identity})", file.display()),
+                Ok(()) => format!("mcp.json   {}, for clients, with the token of {identity}", file.display()),
                 Err(error) => format!("failed to write {}: {error}", file.display()),
             });
         }
-        if let Some(file) = &self.setting.ready_file
-            && let Err(error) = output::write_private(file, &self.ready.to_json())
-        {
-            self.console.say(format!("failed to write {}: {error}", file.display()));
-        }
+        let file = &self.setting.ready_file;
+        self.console.say(match output::write_private(file, &self.ready.to_json()) {
+            Ok(()) => format!("ready.json {}, for scripts, with every URL and token", file.display()),
+            Err(error) => format!("failed to write {}: {error}", file.display()),
+        });
     }
 }
 
@@ -354,7 +357,7 @@ async fn answer(gateway: &Gateway, server: &str) -> Result<Catalogue, UpstreamEr
 }
 
 fn tokens<'a>(list: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    list.fold(String::new(), |text, (name, token)| format!("{text}{name}\n  {token}\n"))
+    list.fold(String::new(), |text, (name, token)| format!("{text}{name}\n{token}\n"))
 }
 
 /// Enough of a hash to tell two apart.

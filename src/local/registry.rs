@@ -135,6 +135,7 @@ impl Registry {
         if !self.notes.is_empty() {
             let _ = write!(text, "\n{}\n", self.notes.join("\n"));
         }
+        text.truncate(text.trim_end().len());
         text
     }
 

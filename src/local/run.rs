@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::gateway::audit::Sink;
 use crate::gateway::{Gateway, Settings, StartError};
+use crate::telemetry::traces::{ExportError, Tracer};
 
 use super::console::Console;
 use super::laptop::{Laptop, Questions, Setting};
@@ -27,11 +28,11 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 const FOLDER: &str = ".toolgate";
 
 /// What the flags say.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The folder of manifests.
     pub directory: PathBuf,
-    /// Where to say what scripts need, once everything answers.
+    /// Where to say what scripts need, once everything answers; `None`: in `.toolgate` of the folder.
     pub ready_file: Option<PathBuf>,
     /// Where callers connect; `None`: as the overlay says, else [`LISTEN`].
     pub listen: Option<SocketAddr>,
@@ -45,6 +46,10 @@ pub struct Options {
     pub mcp_json_identity: Option<String>,
     /// How long tokens are valid.
     pub token_lifetime: Duration,
+    /// The OTLP/HTTP collector that spans go to; `None`: no spans.
+    pub otlp_endpoint: Option<String>,
+    /// Share of calls that get a span, 0 to 1.
+    pub trace_ratio: f64,
 }
 
 /// Why the laptop mode did not start, or ended.
@@ -56,6 +61,9 @@ pub enum RunError {
     /// The overlay is broken, and there is no earlier one.
     #[error("{}", list(.0))]
     Overlay(Vec<Problem>),
+    /// See [`ExportError`].
+    #[error(transparent)]
+    Tracing(#[from] ExportError),
     /// See [`StartError`].
     #[error(transparent)]
     Start(#[from] StartError),
@@ -83,11 +91,8 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     let folder_error = |error| RunError::Folder(options.directory.clone(), error);
     let directory = options.directory.canonicalize().map_err(folder_error)?;
     std::fs::read_dir(&directory).map_err(folder_error)?;
-    if let Some(file) = &options.ready_file {
-        output::remove_stale(file).map_err(|error| RunError::File(file.clone(), error))?;
-    }
     let overlay = Overlay::read(&options.directory).map_err(RunError::Overlay)?;
-    let (audit, mcp_json) = own_files(&options)?;
+    let Files { audit, mcp_json, ready } = Files::place(&options)?;
 
     // The watch comes before the first reading: an edit in between is seen.
     let mut watch = Watch::new(&directory);
@@ -96,6 +101,7 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
         listen,
         admin: options.admin,
         audit: audit.clone(),
+        tracer: Tracer::new(options.otlp_endpoint.as_deref(), options.trace_ratio)?,
         allow_local_fetch: true,
         hosts: Vec::new(),
     })
@@ -110,8 +116,8 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
             Sink::Stdout => "standard output".to_owned(),
             Sink::File(file) => file.display().to_string(),
         },
-        ready_file: options.ready_file,
-        mcp_json: Some(mcp_json),
+        ready_file: ready,
+        mcp_json,
         mcp_json_identity: options.mcp_json_identity,
         token_lifetime: options.token_lifetime,
     };
@@ -145,15 +151,26 @@ async fn serve<'g>(
     }
 }
 
-/// Where the audit log and `mcp.json` go; makes the folder for those that no flag places.
-fn own_files(options: &Options) -> Result<(Sink, PathBuf), RunError> {
-    let folder = options.directory.join(FOLDER);
-    if options.audit.is_none() || options.mcp_json.is_none() {
-        output::private_folder(&folder).map_err(|error| RunError::File(folder.clone(), error))?;
+/// Files that are written while it runs.
+struct Files {
+    audit: Sink,
+    mcp_json: PathBuf,
+    ready: PathBuf,
+}
+
+impl Files {
+    /// Makes the folder for those that no flag places, and removes what an earlier run left for scripts.
+    fn place(options: &Options) -> Result<Self, RunError> {
+        let folder = options.directory.join(FOLDER);
+        if options.audit.is_none() || options.mcp_json.is_none() || options.ready_file.is_none() {
+            output::private_folder(&folder).map_err(|error| RunError::File(folder.clone(), error))?;
+        }
+        let audit = options.audit.clone().unwrap_or_else(|| Sink::File(folder.join("audit.jsonl")));
+        let mcp_json = options.mcp_json.clone().unwrap_or_else(|| folder.join("mcp.json"));
+        let ready = options.ready_file.clone().unwrap_or_else(|| folder.join("ready.json"));
+        output::remove_stale(&ready).map_err(|error| RunError::File(ready.clone(), error))?;
+        Ok(Self { audit, mcp_json, ready })
     }
-    let audit = options.audit.clone().unwrap_or_else(|| Sink::File(folder.join("audit.jsonl")));
-    let mcp_json = options.mcp_json.clone().unwrap_or_else(|| folder.join("mcp.json"));
-    Ok((audit, mcp_json))
 }
 
 /// `http://ADDRESS`, with loopback for an address that means "all".

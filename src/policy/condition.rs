@@ -103,12 +103,18 @@ impl Condition {
         let mut scope = self.functions.new_inner_scope();
         for (variable, need) in &conjunct.needs {
             let value = match *variable {
-                "identity" => inputs.identity.and_then(|value| values::project(value, need)),
-                "arguments" => inputs.arguments.and_then(|value| values::project(value, need)),
-                "tool" => inputs.tool.and_then(|value| values::project(value, need)),
-                _ => values::timestamp(inputs.now),
+                "identity" => inputs.identity,
+                "arguments" => inputs.arguments,
+                "tool" => inputs.tool,
+                _ => {
+                    values::timestamp(inputs.now).into_iter().for_each(|now| scope.add_variable_from_value("now", now));
+                    continue;
+                }
             };
-            let Some(value) = value else { return Truth::Unknown };
+            // What is absent stays undeclared: to read it is an error, which `||` may absorb as CEL says.
+            let Some(value) = value else { continue };
+            // Too much to look at: nothing is evaluated.
+            let Some(value) = values::project(value, need) else { return Truth::Unknown };
             scope.add_variable_from_value(*variable, value);
         }
         // chrono's `DateTime + TimeDelta` panics beyond the year 262,000, and cel 0.13 adds before it checks. That is

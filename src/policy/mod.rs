@@ -33,3 +33,6 @@ pub use identity::Identity;
 pub use load::{LoadError, Policy, SubjectView};
 pub use snapshot::Snapshot;
 pub use world::{Finding, ObjectRef, Severity, World};
+
+#[cfg(test)]
+mod tests;

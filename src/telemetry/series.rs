@@ -30,8 +30,8 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn new(requests: IntCounterVec, duration: HistogramVec) -> Self {
-        // The counters of the last resort have their place from the start.
-        Self { requests, duration, used: AtomicUsize::new(Outcome::ALL.len()) }
+        // The last resort has its place from the start.
+        Self { requests, duration, used: AtomicUsize::new(Outcome::ALL.len() + HISTOGRAM_SERIES) }
     }
 
     fn claim(&self, series: usize) -> bool {
@@ -57,7 +57,7 @@ pub struct ToolMetrics {
     duration: Histogram,
     families: Arc<Families>,
     /// Where a series goes that the budget has no room for.
-    overflow: Option<Arc<ToolMetrics>>,
+    overflow: Option<Arc<Self>>,
     /// Taken away: counts no more, so that no series comes back.
     removed: AtomicBool,
     /// Orders the first use of a counter and its removal.
@@ -82,6 +82,25 @@ impl Labels {
 }
 
 impl ToolMetrics {
+    /// The one that stands for all that the budget has no room for.
+    pub(super) fn last_resort(families: &Arc<Families>) -> Result<Arc<Self>, prometheus::Error> {
+        let labels = Labels { namespace: OTHER.into(), server: OTHER.into(), tool: OTHER.into(), role: OTHER.into() };
+        let duration = families.duration.get_metric_with_label_values(&labels.duration())?;
+        Ok(Arc::new(Self::new(families, labels, duration, None)))
+    }
+
+    fn new(families: &Arc<Families>, labels: Labels, duration: Histogram, overflow: Option<Arc<Self>>) -> Self {
+        Self {
+            labels,
+            counters: std::array::from_fn(|_| OnceLock::new()),
+            duration,
+            families: Arc::clone(families),
+            overflow,
+            removed: AtomicBool::new(false),
+            making: parking_lot::Mutex::default(),
+        }
+    }
+
     /// Counts one call.
     pub fn record(&self, outcome: Outcome, duration: Duration) {
         let Some(counter) = self.counters.get(outcome as usize) else { return };
@@ -131,7 +150,7 @@ pub(super) struct ServerTools {
     server: Box<str>,
     families: Arc<Families>,
     tools: RwLock<HashMap<Box<str>, Tool>>,
-    last_resort: Option<Arc<ToolMetrics>>,
+    last_resort: Arc<ToolMetrics>,
 }
 
 struct Tool {
@@ -142,26 +161,17 @@ struct Tool {
 impl ServerTools {
     /// The tools of a server; what does not fit the budget is counted by `last_resort`.
     pub(super) fn new(families: &Arc<Families>, namespace: &str, server: &str, last_resort: Arc<ToolMetrics>) -> Self {
-        Self::with(families, namespace, server, Some(last_resort))
-    }
-
-    /// The one tool that stands for all that the budget has no room for.
-    pub(super) fn last_resort(families: &Arc<Families>) -> Option<Arc<ToolMetrics>> {
-        Self::with(families, OTHER, OTHER, None).make(OTHER, OTHER)
-    }
-
-    fn with(families: &Arc<Families>, namespace: &str, server: &str, last_resort: Option<Arc<ToolMetrics>>) -> Self {
         let families = Arc::clone(families);
         Self { namespace: namespace.into(), server: server.into(), families, tools: RwLock::default(), last_resort }
     }
 
-    /// Finds or makes the handles. `None` only for the last resort's own.
-    pub(super) fn tool(&self, name: &str, role: Option<&str>) -> Option<Arc<ToolMetrics>> {
+    /// Finds or makes the handles.
+    pub(super) fn tool(&self, name: &str, role: Option<&str>) -> Arc<ToolMetrics> {
         let role = role.unwrap_or(NO_ROLE);
         if let Some(found) = self.tools.read().get(name).and_then(|tool| tool.roles.get(role)) {
-            return Some(Arc::clone(found));
+            return Arc::clone(found);
         }
-        self.make(name, role).or_else(|| self.last_resort.clone())
+        self.make(name, role).unwrap_or_else(|| Arc::clone(&self.last_resort))
     }
 
     #[cold]
@@ -182,17 +192,11 @@ impl ServerTools {
         }
         let tool = tools.get_mut(name)?;
         let duration = tool.duration.clone();
-        let entry = tool.roles.entry(role.into()).or_insert_with(|| {
-            Arc::new(ToolMetrics {
-                labels,
-                counters: std::array::from_fn(|_| OnceLock::new()),
-                duration,
-                families: Arc::clone(&self.families),
-                overflow: self.last_resort.clone(),
-                removed: AtomicBool::new(false),
-                making: parking_lot::Mutex::default(),
-            })
-        });
+        let overflow = Some(Arc::clone(&self.last_resort));
+        let entry = tool
+            .roles
+            .entry(role.into())
+            .or_insert_with(|| Arc::new(ToolMetrics::new(&self.families, labels, duration, overflow)));
         Some(Arc::clone(entry))
     }
 

@@ -74,6 +74,8 @@ pub struct Record<'a> {
 pub enum Event {
     /// Written before a call that may change something is forwarded.
     Intent,
+    /// Written when a long-lived stream was opened: it holds no place in the ring until it ends.
+    StreamOpened,
     /// Written when the request has ended.
     Request,
     /// A request from the server that reached its caller, or was refused.
@@ -108,6 +110,7 @@ impl Event {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Intent => "intent",
+            Self::StreamOpened => "stream_opened",
             Self::Request => "request",
             Self::ServerRequest => "server_request",
         }

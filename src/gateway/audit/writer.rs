@@ -98,11 +98,19 @@ struct Pending {
     lines: Lines,
     sequence: u64,
     urgent: bool,
-    closed: bool,
-    /// Whether the writer is gone: further lines are lost.
-    ended: bool,
+    stage: Stage,
     /// Whether the writer waits without a time limit.
     asleep: bool,
+}
+
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum Stage {
+    #[default]
+    Open,
+    /// No more slots; the lines of those that are taken still come.
+    Closed,
+    /// The writer is gone: further lines are lost.
+    Ended,
 }
 
 /// Whole lines, and what becomes true when they are written.
@@ -174,6 +182,13 @@ impl Audit {
         Ok(Slot { ring: Arc::clone(ring), spent: false })
     }
 
+    /// A place that is free now, for what has happened already and was announced.
+    pub fn try_reserve(&self) -> Option<Slot> {
+        let ring = &self.handle.ring;
+        ring.slots.try_acquire().ok()?.forget();
+        Some(Slot { ring: Arc::clone(ring), spent: false })
+    }
+
     /// Writes what is queued and ends the writer, within 5 s; slots that are still taken have 1 s for their last
     /// line. Nobody gets a place from now on.
     pub async fn close(&self) {
@@ -235,7 +250,7 @@ impl Ring {
     fn append(&self, record: &Record<'_>, note: impl FnOnce(&mut Lines), urgent: bool) {
         with_line(record, |line| {
             let mut pending = self.pending.lock();
-            if pending.ended {
+            if pending.stage == Stage::Ended {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -274,7 +289,11 @@ impl Ring {
 
     fn close(&self) {
         self.slots.close();
-        self.pending.lock().closed = true;
+        let mut pending = self.pending.lock();
+        if pending.stage == Stage::Open {
+            pending.stage = Stage::Closed;
+        }
+        drop(pending);
         self.wake.notify_one();
     }
 }
@@ -298,7 +317,7 @@ impl Writer {
             while let Err(error) = self.write() {
                 self.failed(&error);
                 std::thread::sleep(RETRY);
-                if self.ring.pending.lock().closed && closing.is_none() {
+                if self.ring.pending.lock().stage != Stage::Open && closing.is_none() {
                     closing = Some(Instant::now());
                 }
                 if closing.is_some_and(|since| since.elapsed() >= CLOSE_WAIT) {
@@ -315,7 +334,7 @@ impl Writer {
     /// Counts what is not written as lost.
     fn end(self) {
         let mut pending = self.ring.pending.lock();
-        pending.ended = true;
+        pending.stage = Stage::Ended;
         let lines = std::mem::take(&mut pending.lines);
         self.ring.dropped.fetch_add(self.lines.count + lines.count, Ordering::Relaxed);
     }
@@ -323,7 +342,7 @@ impl Writer {
     /// Waits for lines and takes all of them. True once the log is closed.
     fn take(&mut self) -> bool {
         let mut pending = self.ring.pending.lock();
-        while pending.lines.count == 0 && !pending.closed {
+        while pending.lines.count == 0 && pending.stage == Stage::Open {
             pending.asleep = true;
             self.ring.wake.wait(&mut pending);
         }
@@ -338,7 +357,7 @@ impl Writer {
         pending.urgent = false;
         std::mem::swap(&mut pending.lines, &mut self.lines);
         self.ring.full.store(false, Ordering::Release);
-        pending.closed
+        pending.stage != Stage::Open
     }
 
     /// Writes on from where the last try ended.

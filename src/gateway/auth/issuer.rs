@@ -23,7 +23,7 @@ use super::keys::{Found, Key, KeySet};
 use super::token::Token;
 
 /// Age at which the keys are fetched again while they are used: the longest that a withdrawn key lives on.
-pub(super) const KEYS_FRESH: Duration = Duration::from_secs(300);
+pub(super) const KEYS_FRESH: Duration = Duration::from_mins(5);
 
 /// An issuer and its keys.
 pub(super) struct TrustedIssuer {

@@ -61,7 +61,7 @@ pub(super) struct Key {
     algorithm: Algorithm,
     /// The decoded numbers: what makes two keys the same.
     material: Vec<Vec<u8>>,
-    key: DecodingKey,
+    verifier: DecodingKey,
     withdrawn: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Key {
 
     pub(super) fn has_signed(&self, token: &Token<'_>) -> bool {
         self.algorithm == token.algorithm
-            && jsonwebtoken::crypto::verify(token.signature, token.message, &self.key, self.algorithm.of_library())
+            && jsonwebtoken::crypto::verify(token.signature, token.message, &self.verifier, self.algorithm.of_library())
                 .unwrap_or(false)
     }
 
@@ -88,7 +88,7 @@ impl Key {
             return None;
         }
         let number = |text: &Option<String>| URL_SAFE_NO_PAD.decode(text.as_deref()?).ok();
-        let (algorithm, material, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        let (algorithm, material, verifier) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", _) => {
                 let (n, e) = (number(&jwk.n)?, number(&jwk.e)?);
                 let key = DecodingKey::from_rsa_raw_components(&n, &e);
@@ -115,7 +115,7 @@ impl Key {
         if jwk.alg.as_deref().is_some_and(|alg| alg != algorithm.name()) {
             return None;
         }
-        Some(Self { id: jwk.kid.clone(), algorithm, material, key, withdrawn: AtomicBool::new(false) })
+        Some(Self { id: jwk.kid.clone(), algorithm, material, verifier, withdrawn: AtomicBool::new(false) })
     }
 }
 

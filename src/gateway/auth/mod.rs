@@ -59,6 +59,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// `audiences` are the endpoint's own URLs, the canonical one first; a token must name one of them. Of several
     /// issuers with one URL the first counts.
+    #[allow(clippy::needless_pass_by_value)] // Every issuer keeps a copy.
     pub fn new(issuers: &[Issuer], audiences: &[String], fetcher: Fetcher) -> Self {
         let issuers = issuers.iter().map(|issuer| TrustedIssuer::new(issuer.clone(), fetcher.clone())).collect();
         Self { issuers, audiences: audiences.to_vec(), cache: Cache::new() }

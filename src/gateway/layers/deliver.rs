@@ -23,7 +23,6 @@ use crate::gateway::protocol::json::splice;
 use crate::gateway::protocol::list::{self, Entry, Override};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::List;
-use crate::gateway::server::Shared;
 use crate::gateway::upstream::{Content, Reply, UpstreamError};
 use crate::policy::snapshot::{Lifecycle, Registration, Tool};
 use crate::policy::{Item, Policy};
@@ -46,7 +45,6 @@ pub(in crate::gateway) enum Purpose {
 
 /// Everything that an answer needs on its way back.
 pub(in crate::gateway) struct Delivery {
-    pub(in crate::gateway) shared: Arc<Shared>,
     pub(in crate::gateway) endpoint: Arc<Endpoint>,
     pub(in crate::gateway) force: Arc<Force>,
     pub(in crate::gateway) caller: Caller,
@@ -56,7 +54,6 @@ pub(in crate::gateway) struct Delivery {
     pub(in crate::gateway) id: Option<String>,
     pub(in crate::gateway) purpose: Purpose,
     /// The caller's place among long-lived streams, for a stream of its own.
-    #[expect(dead_code, reason = "held until the stream ends")]
     pub(in crate::gateway) open: Option<OpenStream>,
     pub(in crate::gateway) record: Recorder,
 }
@@ -88,6 +85,9 @@ impl Delivery {
                 Err(reject) => return refuse(self.record, &reject),
             },
             Content::Events(events) => {
+                if self.open.is_some() {
+                    self.record.park();
+                }
                 let response = response
                     .header(header::CONTENT_TYPE, "text/event-stream")
                     .header(header::CACHE_CONTROL, "no-cache")

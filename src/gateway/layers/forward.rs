@@ -1,7 +1,7 @@
 //! Sends what was permitted. Nothing else in the gateway calls an upstream for a client.
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::authorize::Permit;
 use super::session::Session;
@@ -9,10 +9,10 @@ use crate::gateway::endpoint::{Caller, Endpoint};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::headers::{self, LAST_EVENT, METHOD, NAME, VERSION};
+use crate::gateway::protocol::trace::{self, TRACE_PARENT, TRACE_STATE};
 use crate::gateway::upstream::{Outbound, Reply, UpstreamError, Verb};
+use crate::telemetry::traces::Outgoing;
 
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 const PARAMETER: &str = "mcp-param-";
 
 /// Sends a permitted message.
@@ -23,6 +23,7 @@ pub(in crate::gateway) async fn send(
     era: Era,
     head: &Parts,
     permit: Permit,
+    trace: Option<Outgoing>,
 ) -> Result<Reply, UpstreamError> {
     let message = permit.into_message();
     let mut travelling = travelling(&head.headers, era);
@@ -32,7 +33,26 @@ pub(in crate::gateway) async fn send(
     {
         *name = encoded; // The body's name may have been rewritten since the two were compared.
     }
+    let message = match trace {
+        None => message,
+        Some(trace) => {
+            set_header(&mut travelling, TRACE_PARENT, Some(&trace.traceparent));
+            set_header(&mut travelling, TRACE_STATE, trace.tracestate.as_deref());
+            trace::put(message, &trace.traceparent, trace.tracestate.as_deref())
+        }
+    };
     exchange(endpoint, caller, session, era, travelling, Verb::Post(message)).await
+}
+
+fn set_header(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    match value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        Some(value) => {
+            headers.insert(name, value);
+        }
+        None => {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Sends an answer to a request from the server: the session has seen that it was asked.

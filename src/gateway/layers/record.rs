@@ -4,23 +4,29 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::gateway::audit::{Audit, Busy, Event, Outcome, Record, Slot};
+use crate::gateway::audit::{Busy, Event, Outcome, Record, Slot};
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::error::Reject;
 use crate::gateway::protocol::methods::Class;
+use crate::gateway::protocol::trace;
 use crate::gateway::server::Shared;
 use crate::policy::RuleRef;
-use crate::telemetry::metrics::{Held, Metrics, OTHER};
+use crate::telemetry::metrics::{Held, OTHER};
+use crate::telemetry::traces::{Outgoing, Span};
 
 /// Collects what is known of one exchange.
 pub(in crate::gateway) struct Recorder {
     slot: Option<Slot>,
+    /// The stream's opening is recorded; its end takes a place of its own.
+    parked: bool,
+    span: Span,
     _active: Held,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     started: Instant,
     request_id: String,
     endpoint: Arc<Endpoint>,
@@ -41,7 +47,7 @@ pub(in crate::gateway) struct Recorder {
 impl Recorder {
     /// Reserves a place in the audit log first: an exchange that cannot be recorded does not happen.
     pub(in crate::gateway) async fn start(
-        shared: &Shared,
+        shared: &Arc<Shared>,
         request_id: String,
         verb: &'static str,
         endpoint: Arc<Endpoint>,
@@ -52,8 +58,10 @@ impl Recorder {
         let active = force.metrics.active.hold();
         Ok(Self {
             slot,
+            parked: false,
+            span: Span::default(),
             _active: active,
-            metrics: shared.metrics.clone(),
+            shared: shared.clone(),
             started,
             request_id,
             endpoint,
@@ -125,17 +133,57 @@ impl Recorder {
         slot.intent(&self.record(Event::Intent, None)).await
     }
 
+    /// Starts a span for a message of a known method, if one is wanted.
+    pub(in crate::gateway) fn trace(&mut self, headers: &HeaderMap) {
+        let Some(message) = self.message.as_ref().filter(|_| self.shared.tracer.is_on()) else { return };
+        self.span = self.shared.tracer.start(&message.method, trace::incoming(headers, message).borrow());
+        if self.span.exists() {
+            let target = &self.force.policy.snapshot().target;
+            self.span.server(&target.namespace, &target.server);
+            self.span.request_id(&self.request_id);
+        }
+    }
+
+    /// The trace context for the server, where this exchange has a span.
+    pub(in crate::gateway) fn outgoing(&self) -> Option<Outgoing> {
+        self.span.outgoing()
+    }
+
+    /// Records that a long-lived stream was opened, and gives its place back: open streams do not fill the ring.
+    pub(in crate::gateway) fn park(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.parked = true;
+            slot.finish(&self.record(Event::StreamOpened, None));
+        }
+    }
+
     /// The end of the exchange.
     pub(in crate::gateway) fn finish(mut self, outcome: Outcome) {
         self.write(outcome);
     }
 
     fn write(&mut self, outcome: Outcome) {
-        let Some(slot) = self.slot.take() else { return };
+        let announced = std::mem::take(&mut self.parked);
+        let slot = match self.slot.take() {
+            None if announced => self.shared.audit.try_reserve(),
+            slot => slot,
+        };
         let record = self.record(Event::Request, Some(outcome));
         let duration = record.duration;
-        slot.finish(&record);
-        self.metrics.request(self.class, outcome);
+        match slot {
+            Some(slot) => slot.finish(&record),
+            None if announced => tracing::warn!(request_id = self.request_id, "the end of a stream was not recorded"),
+            None => return, // It has ended before.
+        }
+        let mut span = std::mem::take(&mut self.span);
+        if span.exists() {
+            if self.class == Some(Class::Tool) {
+                span.tool(self.method(), self.target.as_deref().unwrap_or_default());
+            }
+            span.decision(self.decision, self.force.policy.hash());
+            span.end(outcome, self.error_code);
+        }
+        self.shared.metrics.request(self.class, outcome);
         if self.class == Some(Class::Tool) {
             let declared = self.target.as_deref().filter(|tool| self.force.policy.tool(tool).is_some());
             let role = self.rule.as_ref().map(|rule| &*rule.role);
@@ -187,9 +235,9 @@ impl Recorder {
         }
     }
 
-    /// Records a request from the server, as far as it came.
-    pub(in crate::gateway) async fn server_request(&self, audit: &Audit, method: &str, refused: Option<&str>) {
-        let Ok(slot) = audit.reserve().await else { return };
+    /// Records a request from the server. One that cannot be recorded must not reach the caller.
+    pub(in crate::gateway) async fn server_request(&self, method: &str, refused: Option<&str>) -> Result<(), Busy> {
+        let slot = self.shared.audit.reserve().await?;
         let decision = if refused.is_some() { "deny" } else { "allow" };
         slot.finish(&Record {
             method,
@@ -201,6 +249,7 @@ impl Recorder {
             rule_index: None,
             ..self.record(Event::ServerRequest, None)
         });
+        Ok(())
     }
 }
 

@@ -133,13 +133,15 @@ impl State {
     async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
         let (force, caller) = delivery.current();
-        let fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
+        let mut fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
         if message.kind == Kind::Request {
             let refused = match &fate {
                 Fate::Pass => None,
                 Fate::Drop(why) | Fate::Refuse(why) => Some(*why),
             };
-            delivery.record.server_request(&delivery.shared.audit, &message.method, refused).await;
+            if delivery.record.server_request(&message.method, refused).await.is_err() {
+                fate = Fate::Refuse("it cannot be recorded"); // What cannot be audited does not happen.
+            }
         }
         match fate {
             Fate::Pass => {

@@ -12,3 +12,4 @@ pub mod list;
 pub mod meta;
 pub mod methods;
 pub mod sse;
+pub mod trace;

@@ -36,6 +36,21 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// The last event, after the stream has ended. A carriage return may have waited for its line feed; anything else
+    /// that is left is an event that was cut.
+    pub fn finish(mut self) -> Result<Option<Event>, Truncated> {
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let blank = self.buffer.len() == self.line + 1 && self.buffer.last() == Some(&b'\r');
+        if !blank {
+            return Err(Truncated);
+        }
+        let raw = self.buffer.split().freeze();
+        let data = data_of(&raw);
+        Ok(Some(Event { raw, data }))
+    }
+
     /// The next complete event, if there is one.
     #[allow(clippy::should_implement_trait)] // No iterator: more may come after `None`.
     pub fn next(&mut self) -> Option<Result<Event, TooLarge>> {
@@ -66,21 +81,6 @@ impl Decoder {
         }
         self.scanned = self.buffer.len();
         self.check_size()
-    }
-
-    /// The last event, after the stream has ended. A carriage return may have waited for its line feed; anything else
-    /// that is left is an event that was cut.
-    pub fn finish(mut self) -> Result<Option<Event>, Truncated> {
-        if self.buffer.is_empty() {
-            return Ok(None);
-        }
-        let blank = self.buffer.len() == self.line + 1 && self.buffer.last() == Some(&b'\r');
-        if !blank {
-            return Err(Truncated);
-        }
-        let raw = self.buffer.split().freeze();
-        let data = data_of(&raw);
-        Ok(Some(Event { raw, data }))
     }
 
     fn check_size(&self) -> Option<Result<Event, TooLarge>> {

@@ -163,7 +163,10 @@ impl HttpUpstream {
     async fn reply(&self, response: Response<Incoming>, question: Question) -> Result<Reply, UpstreamError> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
-            let to = head.headers.get(LOCATION).map_or("nowhere".into(), |to| String::from_utf8_lossy(to.as_bytes()));
+            let to = head
+                .headers
+                .get(LOCATION)
+                .map_or_else(|| "nowhere".into(), |to| String::from_utf8_lossy(to.as_bytes()));
             return Err(UpstreamError::Garbage(format!(
                 "the server redirected to {to}; redirects are not followed: give the final URL"
             )));

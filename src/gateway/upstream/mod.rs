@@ -34,6 +34,7 @@ pub struct Outbound {
 
 /// The HTTP verbs of Streamable HTTP.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // It lives for one call, on the stack; a box would cost every call.
 pub enum Verb {
     /// One message.
     Post(Envelope),
@@ -118,6 +119,7 @@ pub enum Config {
 }
 
 /// One server behind the gateway.
+#[allow(clippy::large_enum_variant)] // One for each server, behind an `Arc`.
 pub enum Upstream {
     /// Reached over the network.
     Http(http::HttpUpstream),

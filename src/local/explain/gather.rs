@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gateway::protocol::json;
-use crate::policy::explain::{RuleReport, explain};
+use crate::policy::explain::{Reach, RuleReport, explain};
 use crate::policy::snapshot::{Effect, Registration, Role, Snapshot, Subject, Target};
 use crate::policy::world::Key;
 use crate::policy::{self, Decision, Identity, Item, Policy, Reason, RuleRef, Verdict, World, compile};
@@ -117,11 +117,22 @@ fn matrix(
     let mut rows = Vec::new();
     for (server, policy) in policies {
         for tool in &policy.snapshot().tools {
-            let access = access::who(policy, &identities, Item::Tool(&tool.name), question.at);
-            rows.push(MatrixRow { server: server.clone(), tool: tool.name.clone(), access });
+            let item = Item::Tool(&tool.name);
+            let access = access::who(policy, &identities, item, question.at);
+            let conditional = access.iter().filter(|(_, access)| !access.mark().is_empty());
+            let rules = |name: &String| access::live(policy, identities.get(name), item, question.at);
+            let conditions = conditional.map(|(name, _)| (name.clone(), rules(name).iter().map(line).collect()));
+            let conditions = conditions.collect();
+            rows.push(MatrixRow { server: server.clone(), tool: tool.name.clone(), access, conditions });
         }
     }
     Ok(Matrix { identities: columns, tools: rows })
+}
+
+/// A rule and its conditions in one line.
+fn line(reach: &Reach) -> String {
+    let conditions = if reach.conditions.is_empty() { "always".to_owned() } else { reach.conditions.join("; ") };
+    format!("{} by {}: {conditions}", effect(reach.effect), cite(&reach.rule.role, reach.rule.index))
 }
 
 fn everything(question: &Question, policies: &Policies, identity: &Identity, who: Who, roles: Vec<RoleOf>) -> Caller {

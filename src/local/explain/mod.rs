@@ -92,8 +92,11 @@ pub struct MatrixRow {
     pub server: String,
     /// Its name at the server.
     pub tool: String,
-    /// Access by name of the identity.
+    /// Access by name of the identity; those who never have any are left out.
     pub access: BTreeMap<String, Access>,
+    /// The rules that decide, by name of the identity, where access is conditional.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub conditions: BTreeMap<String, Vec<String>>,
 }
 
 /// What one identity may use.

@@ -7,21 +7,38 @@ use super::super::table::Table;
 use super::{Call, Caller, Matrix, RoleOf, RuleOf, Who};
 
 /// What the words of a matrix mean.
-const MATRIX_LEGEND: &str =
-    "yes: always    if: under conditions    not now: a time window is closed    -: looks as if it did not exist";
+const MATRIX_LEGEND: &str = "yes: always, with any arguments    if: under conditions    -: looks as if it did not exist
+not now: the rule has a time window, and it is closed";
 
 pub(super) fn matrix(matrix: &Matrix) -> String {
     let titles = ["SERVER", "TOOL"].map(str::to_owned).into_iter().chain(matrix.identities.iter().cloned());
     let mut table = Table::with_titles(titles.collect());
+    // Equal conditions have one number, whoever they are about.
+    let mut notes: Vec<&Vec<String>> = Vec::new();
     for row in &matrix.tools {
-        let access = |name: &String| match row.access.get(name) {
-            Some(Access::No) | None => "-".to_owned(),
-            Some(access) => access.to_string(),
-        };
-        let cells = [row.server.clone(), row.tool.clone()].into_iter().chain(matrix.identities.iter().map(access));
-        table.row(cells.collect());
+        let mut cells = vec![row.server.clone(), row.tool.clone()];
+        for name in &matrix.identities {
+            let mut cell = match row.access.get(name) {
+                Some(Access::No) | None => "-".to_owned(),
+                Some(access) => access.to_string(),
+            };
+            if let Some(conditions) = row.conditions.get(name) {
+                let number = notes.iter().position(|known| *known == conditions).unwrap_or_else(|| {
+                    notes.push(conditions);
+                    notes.len() - 1
+                });
+                let _ = write!(cell, " [{}]", number + 1); // Writing to a String cannot fail.
+            }
+            cells.push(cell);
+        }
+        table.row(cells);
     }
-    format!("{}\n{MATRIX_LEGEND}\n", table.render())
+    let mut text = format!("{}\n{MATRIX_LEGEND}\n", table.render());
+    for (number, conditions) in (1..).zip(notes) {
+        let indent = format!("\n{:1$}", "", format!("[{number}] ").len());
+        let _ = write!(text, "\n[{number}] {}\n", conditions.join(&indent));
+    }
+    text
 }
 
 pub(super) fn caller(caller: &Caller) -> String {

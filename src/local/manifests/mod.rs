@@ -34,7 +34,6 @@ use yaml::Node;
 #[derive(Debug)]
 pub struct Loader {
     root: PathBuf,
-    schemas: &'static Schemas,
     /// Objects of each file as they were when it was last readable.
     files: BTreeMap<PathBuf, Vec<Arc<Node>>>,
     /// The version of each object that was last in force as a whole.
@@ -100,7 +99,7 @@ impl Loader {
     /// Reads nothing yet. The path is that of a folder or of one file.
     pub fn new(directory: &Path) -> Self {
         let (files, good) = (BTreeMap::new(), BTreeMap::new());
-        Self { root: directory.to_owned(), schemas: Schemas::shared(), files, good }
+        Self { root: directory.to_owned(), files, good }
     }
 
     /// Reads all `*.yaml`, `*.yml` and `*.json` below the folder but `toolgate.local.yaml`. An object that is broken
@@ -168,7 +167,7 @@ impl Loader {
         let mut objects = 0;
         let nodes = self.files.iter().flat_map(|(file, nodes)| nodes.iter().map(move |node| (file, node)));
         for (file, node) in nodes {
-            let (reference, faults, version) = match object::judge(self.schemas, node) {
+            let (reference, faults, version) = match object::judge(Schemas::shared(), node) {
                 Outcome::Foreign => continue,
                 Outcome::Doubtful(fault) => {
                     let line = node.line_of(&fault.pointer);
@@ -216,20 +215,15 @@ impl Loader {
             .cloned()
             .collect();
         let (mut chosen, mut last_findings) = (written.clone(), findings.clone());
-        // At most two more rounds: all of them replaced, then only those for which that helped.
-        for _ in 0..2 {
-            if replaced.is_empty() {
-                break;
-            }
-            let old = |name: &ObjectRef| self.good.get(name).filter(|_| replaced.contains(name)).cloned();
-            chosen =
-                written.iter().map(|(name, new)| (name.clone(), old(name).unwrap_or_else(|| new.clone()))).collect();
+        if !replaced.is_empty() {
+            chosen = self.with_old(&written, &replaced);
             (world, last_findings) = judge_together(&chosen);
-            let before = replaced.len();
             let still: BTreeSet<&ObjectRef> = broken(&last_findings).collect();
-            replaced.retain(|name| !still.contains(name));
-            if replaced.len() == before {
-                break;
+            let helped: BTreeSet<ObjectRef> = replaced.iter().filter(|name| !still.contains(name)).cloned().collect();
+            if helped != replaced {
+                chosen = self.with_old(&written, &helped);
+                (world, last_findings) = judge_together(&chosen);
+                replaced = helped;
             }
         }
         self.remember(declared, &chosen, &last_findings);
@@ -241,6 +235,19 @@ impl Loader {
             problems.push(Problem { file: place.file.clone(), line: place.node.line_of(&pointer), severity, message });
         }
         (world, chosen)
+    }
+
+    /// The objects as written, but for those that are replaced by their last good version.
+    fn with_old(
+        &self,
+        written: &BTreeMap<ObjectRef, Typed>,
+        replaced: &BTreeSet<ObjectRef>,
+    ) -> BTreeMap<ObjectRef, Typed> {
+        let mut objects = written.clone();
+        for (name, typed) in self.good.iter().filter(|(name, _)| replaced.contains(name)) {
+            objects.insert(name.clone(), typed.clone());
+        }
+        objects
     }
 
     /// What is in force as a whole becomes the last good version; what is gone is forgotten.

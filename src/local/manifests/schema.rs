@@ -27,7 +27,7 @@ impl Fault {
     }
 }
 
-/// The schemas of all kinds, compiled once in a process: it takes longer than to read a folder.
+/// The schemas of all kinds, compiled once.
 pub(super) struct Schemas {
     kinds: BTreeMap<String, Kind>,
     cel: kube_cel::Validator,
@@ -39,13 +39,8 @@ struct Kind {
     rules: CompiledSchema,
 }
 
-impl std::fmt::Debug for Schemas {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Schemas").field("kinds", &self.names()).finish_non_exhaustive()
-    }
-}
-
 impl Schemas {
+    /// The schemas, compiled when first asked for.
     pub(super) fn shared() -> &'static Self {
         static SHARED: LazyLock<Schemas> = LazyLock::new(Schemas::new);
         &SHARED
@@ -73,8 +68,8 @@ impl Schemas {
         self.kinds.keys().map(String::as_str).collect()
     }
 
-    /// Everything wrong with an object of this kind. CEL rules are judged only when their operands have the right
-    /// types. The object gets the schema's defaults from its Rust type.
+    /// Everything wrong with an object of this kind. CEL rules are judged only when every field is known and has the
+    /// right type: what they say of a misspelt field would mislead.
     pub(super) fn check(&self, kind: &str, object: &Value) -> Vec<Fault> {
         let Some(kind) = self.kinds.get(kind) else { return Vec::new() };
         let mut faults = Vec::new();
@@ -85,6 +80,7 @@ impl Schemas {
             .map(|error| Fault::new(error.instance_path().to_string(), wording::of(&error)))
             .collect();
         if invalid.is_empty()
+            && faults.is_empty()
             && let Err(errors) = self.cel.validate_compiled(&kind.rules, object, None)
         {
             faults.extend(errors.iter().map(|error| Fault::new(wording::pointer(&error.field_path), &error.message)));

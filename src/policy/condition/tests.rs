@@ -128,6 +128,8 @@ fn absent_variables_are_errors() {
     let condition = Condition::compile("identity.subject == 'x' || tool.name == 'y'").unwrap();
     let inputs = Inputs { identity: None, arguments: None, tool: None, now: NOW.parse().unwrap() };
     assert_eq!(condition.judge(&condition.conjuncts()[0], &inputs), Truth::Unknown);
+    let absorbed = Condition::compile("identity.subject == 'x' || now == now").unwrap();
+    assert_eq!(absorbed.judge(&absorbed.conjuncts()[0], &inputs), Truth::True);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(super) fn parse(
     order.sort_by_key(|(key, tool)| (tool.created(), *key));
 
     let mut claims = Claims::default();
+    let mut losers = Vec::new();
     let mut parsed = BTreeMap::new();
     for (key, tool) in order {
         let object = reference(tool);
@@ -29,6 +30,7 @@ pub(super) fn parse(
             continue;
         }
         if !claims.claim(tool, &object, report) {
+            losers.push((key, tool));
             continue;
         }
         if tool.spec.description.is_none() {
@@ -37,6 +39,15 @@ pub(super) fn parse(
         }
         let declared = DeclaredTool { server: server.clone(), tool: declaration(tool), input: input(tool) };
         parsed.insert(key.clone(), declared);
+    }
+    for (key, tool) in losers {
+        // Fails closed: where registration is `Auto`, a tool without a declaration exists. One that lost its exposed
+        // name must not come to light under its own, without what its declaration says of it.
+        if claims.take_if_free(tool, &key.0) {
+            let server = tool.spec.server_ref.name.clone();
+            let hidden = Tool { lifecycle: Lifecycle::Disabled, exposed_name: None, ..declaration(tool) };
+            parsed.insert(key.clone(), DeclaredTool { server, tool: hidden, input: input(tool) });
+        }
     }
     check_replacements(tools, &mut parsed, report);
     parsed
@@ -75,6 +86,16 @@ impl Claims {
         }
         self.names.insert(name, object.name.clone());
         self.exposed.insert(exposed, object.name.clone());
+        true
+    }
+
+    /// Whether nothing is known by the tool's own name, to the server or to callers; it is taken then.
+    fn take_if_free(&mut self, tool: &McpTool, namespace: &str) -> bool {
+        let name = (namespace.to_owned(), tool.spec.server_ref.name.clone(), tool.spec.tool_name.clone());
+        if self.names.contains_key(&name) || self.exposed.contains_key(&name) {
+            return false;
+        }
+        self.names.insert(name, tool.name().to_owned());
         true
     }
 }

@@ -11,7 +11,7 @@ use super::UpstreamError;
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(30);
 /// A process that lived this long did start well.
-const HEALTHY: Duration = Duration::from_secs(60);
+const HEALTHY: Duration = Duration::from_mins(1);
 /// Keys remembered.
 const KEYS: usize = 1024;
 

@@ -141,12 +141,9 @@ impl Child {
         }
         // A subscription is quiet until something happens; that its server lives is known from the process.
         let quiet = message.method == "subscriptions/listen";
-        let first = match timeout(wait, source.recv()).await {
-            Ok(first) => first,
-            Err(_) => {
-                ticket.cancel();
-                return Err(UpstreamError::Timeout);
-            }
+        let Ok(first) = timeout(wait, source.recv()).await else {
+            ticket.cancel();
+            return Err(UpstreamError::Timeout);
         };
         match first {
             Some(Out::Last(message)) => {
@@ -202,13 +199,11 @@ impl Child {
     /// Passes a client's answer on, if the child waits for it from this owner.
     pub(super) async fn answer(&self, owner: &Owner, message: &Envelope) -> Result<(), UpstreamError> {
         let answer = self.state.lock().calls.answer(owner, message);
-        match answer {
-            Some(text) => self.write(text).await,
-            None => {
-                tracing::debug!(server = %self.name, "an answer that nobody asked for was dropped");
-                Ok(())
-            }
+        if let Some(text) = answer {
+            return self.write(text).await;
         }
+        tracing::debug!(server = %self.name, "an answer that nobody asked for was dropped");
+        Ok(())
     }
 
     /// Opens a session's own stream.
@@ -252,13 +247,13 @@ impl Child {
     }
 
     /// Delivers one line of the child.
-    fn receive(&self, line: Bytes) {
+    fn receive(&self, line: &Bytes) {
         if line.is_empty() {
             return;
         }
         let message = match Envelope::parse_trusting(line.clone()) {
             Ok(message) => message,
-            Err(error) => return self.report_odd(&line, &error.to_string()),
+            Err(error) => return self.report_odd(line, &error.to_string()),
         };
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -376,13 +371,13 @@ fn answers(first: Bytes, source: mpsc::Receiver<Out>, ticket: Ticket, idle: Opti
         let (mut source, mut ticket) = state?;
         let next = match idle {
             None => source.recv().await,
-            Some(idle) => match timeout(idle, source.recv()).await {
-                Ok(next) => next,
-                Err(_) => {
+            Some(idle) => {
+                let Ok(next) = timeout(idle, source.recv()).await else {
                     ticket.cancel();
                     return Some((Err(UpstreamError::Timeout), None));
-                }
-            },
+                };
+                next
+            }
         };
         match next {
             Some(Out::Note(message)) => Some((Ok(event(message)), Some((source, ticket)))),
@@ -466,7 +461,7 @@ async fn read(child: &Child, stdout: ChildStdout) -> End {
     let mut lines = Lines::new(stdout, child.bounds.message);
     loop {
         match lines.next().await {
-            Ok(Some(Line::Whole(line))) => child.receive(line),
+            Ok(Some(Line::Whole(line))) => child.receive(&line),
             // Whose answer it was cannot be known, so every call of this child fails and the child ends.
             Ok(Some(Line::TooLong(head))) => {
                 child.report_odd(&head, "it is too long");

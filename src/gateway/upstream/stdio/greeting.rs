@@ -38,18 +38,14 @@ pub(super) async fn initialize(child: &Arc<Child>, bounds: &Bounds) -> Result<Gr
 pub(super) async fn is_modern(child: &Arc<Child>, bounds: &Bounds) -> Result<bool, UpstreamError> {
     let (discover, hello) = (discover()?, hello()?);
     let mut asked = Box::pin(child.ask(&discover, bounds.start));
-    let answer = match timeout(bounds.probe, &mut asked).await {
-        Ok(answer) => answer?,
-        Err(_) => tokio::select! {
-            biased;
-            answer = &mut asked => answer?,
-            answer = child.ask(&hello, bounds.start) => {
-                answer?;
-                return Ok(false);
-            }
-        },
-    };
-    Ok(is_result(&answer))
+    if let Ok(answer) = timeout(bounds.probe, &mut asked).await {
+        return Ok(is_result(&answer?));
+    }
+    tokio::select! {
+        biased;
+        answer = asked => Ok(is_result(&answer?)),
+        answer = child.ask(&hello, bounds.start) => answer.map(|_| false),
+    }
 }
 
 /// Whether a response is a result, not an error.

@@ -149,7 +149,7 @@ impl StdioUpstream {
             (Verb::Post(message), Era::Modern) => match message.kind {
                 Kind::Request => {
                     let seat = self.pool.stateless(caller, Era::Modern).await?;
-                    ok(seat.child().call(seat.owner().clone(), &message, self.pool.bounds.idle).await?)
+                    self.call(&seat, &message).await
                 }
                 // 2026-07-28 knows one notification of clients, and no response.
                 Kind::Notification | Kind::Response => {
@@ -164,7 +164,7 @@ impl StdioUpstream {
             (Verb::Get, Era::Legacy) => match session {
                 Some(session) => {
                     let seat = self.pool.session(&session, caller.as_ref()).await?;
-                    ok(Content::Events(seat.child().listen(&session)?))
+                    Ok(answered(Content::Events(seat.child().listen(&session)?)))
                 }
                 None => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
             },
@@ -187,13 +187,13 @@ impl StdioUpstream {
             Sessions::PerClient => {
                 let (running, content) = self.pool.open(&session, caller.clone(), message).await?;
                 if matches!(&content, Content::Json(answer) if !greeting::is_result(answer)) {
-                    return ok(content); // The server refused: there is no session, and its child ends here.
+                    return Ok(answered(content)); // The server refused: there is no session, and its child ends here.
                 }
                 self.pool.admit(session.clone(), caller, running);
                 content
             }
         };
-        Ok(Reply { session: Some(session), ..ok(content)? })
+        Ok(Reply { session: Some(session), ..answered(content) })
     }
 
     async fn request(
@@ -213,7 +213,12 @@ impl StdioUpstream {
                 _ => {}
             }
         }
-        ok(seat.child().call(seat.owner().clone(), message, self.pool.bounds.idle).await?)
+        self.call(&seat, message).await
+    }
+
+    async fn call(&self, seat: &Seat, message: &Envelope) -> Result<Reply, UpstreamError> {
+        let content = seat.child().call(seat.owner().clone(), message, self.pool.bounds.idle).await?;
+        Ok(answered(content))
     }
 
     /// Passes on what has no answer: a notification or a response. Never starts a child for it.
@@ -240,8 +245,8 @@ impl StdioUpstream {
     }
 }
 
-fn ok(content: Content) -> Result<Reply, UpstreamError> {
-    Ok(Reply { status: StatusCode::OK, session: None, headers: HeaderMap::new(), content })
+fn answered(content: Content) -> Reply {
+    Reply { status: StatusCode::OK, session: None, headers: HeaderMap::new(), content }
 }
 
 fn empty(status: StatusCode) -> Reply {

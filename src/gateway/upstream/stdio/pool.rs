@@ -69,8 +69,10 @@ pub(super) struct Running {
     child: Arc<Child>,
     greeting: Option<Greeting>,
     key: Key,
-    /// Its failure was counted; once is enough.
-    is_counted: Arc<AtomicBool>,
+    /// It is being probed: an exit says nothing about the next start.
+    is_probe: Arc<AtomicBool>,
+    /// Nothing of it is left, and its end was counted.
+    gone: CancellationToken,
     stop: CancellationToken,
     _end: DropGuard,
 }
@@ -147,10 +149,7 @@ impl Pool {
         running.child.join(session);
         match running.child.call(owner, message, self.bounds.start).await {
             Ok(content) => Ok((running, content)),
-            Err(error) => {
-                self.count_failure(&running, &error);
-                Err(error)
-            }
+            Err(error) => Err(self.explain(&running, error).await),
         }
     }
 
@@ -267,10 +266,7 @@ impl Pool {
         };
         match prepared {
             Ok(()) => Ok(Arc::new(running)),
-            Err(error) => {
-                self.count_failure(&running, &error);
-                Err(error)
-            }
+            Err(error) => Err(self.explain(&running, error).await),
         }
     }
 
@@ -279,13 +275,16 @@ impl Pool {
         if *self.era.lock() == Some(Era::Modern) {
             return Ok(());
         }
-        let era = match greeting::is_modern(&running.child, &self.bounds).await {
+        running.is_probe.store(true, Ordering::Relaxed);
+        let answer = greeting::is_modern(&running.child, &self.bounds).await;
+        let era = match answer {
             Ok(true) => Era::Modern,
             Ok(false) => Era::Legacy,
             // Some old servers end at a message before initialize. So may a modern one that is ill: not remembered.
             Err(UpstreamError::Gone) => return Err(UpstreamError::LegacyOnly),
             Err(error) => return Err(error),
         };
+        running.is_probe.store(false, Ordering::Relaxed);
         tracing::debug!(server = %self.name, ?era, "the server's era is known");
         *self.era.lock() = Some(era);
         if era == Era::Modern { Ok(()) } else { Err(UpstreamError::LegacyOnly) }
@@ -300,7 +299,7 @@ impl Pool {
         let room = self.room().await?;
         let process = Process::spawn(&self.config).map_err(|error| {
             let program = self.config.command.first().map_or("", String::as_str);
-            let why = format!("{program:?} cannot be started in {:?}: {error}", self.config.directory);
+            let why = format!("{program} cannot be started in {}: {error}", self.config.directory.display());
             tracing::warn!(server = %self.name, why, "the server cannot be started");
             self.failures.lock().failed(key.clone(), Duration::ZERO, Instant::now(), why.clone());
             UpstreamError::Unreachable(why)
@@ -308,36 +307,40 @@ impl Pool {
         let stop = self.stop.child_token();
         let era = if key.is_modern { Era::Modern } else { Era::Legacy };
         let (child, life) = Child::new(self.name.clone(), process, (era, tenant), self.bounds, stop.clone());
-        let is_counted = Arc::new(AtomicBool::new(false));
-        let (name, failures, counted, of) = (self.name.clone(), self.failures.clone(), is_counted.clone(), key.clone());
+        let (is_probe, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let (name, failures, of) = (self.name.clone(), self.failures.clone(), key.clone());
+        let (probe, done) = (is_probe.clone(), gone.clone().drop_guard());
         self.tracker.spawn(async move {
             let exit = life.await;
-            drop(room);
             if exit.asked {
                 tracing::debug!(server = %name, why = exit.why, "the server has ended");
-                return;
+            } else {
+                tracing::warn!(server = %name, why = exit.why, up = ?exit.up, "the server ended by itself");
+                if !probe.load(Ordering::Relaxed) {
+                    failures.lock().failed(of, exit.up, Instant::now(), exit.why);
+                }
             }
-            tracing::warn!(server = %name, why = exit.why, up = ?exit.up, "the server ended by itself");
-            if !counted.swap(true, Ordering::Relaxed) {
-                failures.lock().failed(of, exit.up, Instant::now(), exit.why);
-            }
+            drop((room, done)); // Last: whoever waits for room or for the reason finds it.
         });
         self.begin_to_sweep();
         tracing::debug!(server = %self.name, "a child of the server has started");
-        Ok(Running { child, greeting: None, key, is_counted, _end: stop.clone().drop_guard(), stop })
+        Ok(Running { child, greeting: None, key, is_probe, gone, _end: stop.clone().drop_guard(), stop })
     }
 
-    /// A start that led to nothing delays the next one.
-    fn count_failure(&self, running: &Running, error: &UpstreamError) {
-        if running.is_counted.swap(true, Ordering::Relaxed) || matches!(error, UpstreamError::LegacyOnly) {
-            return;
-        }
-        let why = match error {
-            UpstreamError::Gone => "the server ended before it answered initialize".to_owned(),
+    /// Why a start led to nothing; it delays the next one.
+    async fn explain(&self, running: &Running, error: UpstreamError) -> UpstreamError {
+        let why = match &error {
+            UpstreamError::LegacyOnly => return error,
+            // It ended by itself, which is counted where its exit is known, and tells more.
+            UpstreamError::Gone | UpstreamError::TooLarge(_) => {
+                let _ = timeout(self.bounds.grace * 4, running.gone.cancelled()).await;
+                return self.failures.lock().check(&running.key, Instant::now()).err().unwrap_or(error);
+            }
             UpstreamError::Timeout => "the server did not answer initialize in time".to_owned(),
             error => error.to_string(),
         };
         self.failures.lock().failed(running.key.clone(), Duration::ZERO, Instant::now(), why);
+        error
     }
 
     /// A place for one more child, if need be that of the longest idle stateless one.

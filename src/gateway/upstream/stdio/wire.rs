@@ -44,26 +44,26 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 if std::mem::take(&mut self.skipping) {
                     continue;
                 }
-                return Ok(Some(self.judge(line)));
+                return Ok(Some(self.judge(&line)));
             }
             if self.skipping {
                 self.buffer.clear();
             } else if self.buffer.len() > self.limit {
                 let whole = self.buffer.split().freeze();
                 (self.scanned, self.skipping) = (0, true);
-                return Ok(Some(self.judge(whole)));
+                return Ok(Some(self.judge(&whole)));
             }
             self.scanned = self.buffer.len();
             self.buffer.reserve(READ);
             if self.input.read_buf(&mut self.buffer).await? == 0 {
                 let rest = self.buffer.split().freeze();
                 self.scanned = 0;
-                return Ok((!rest.is_empty() && !self.skipping).then(|| self.judge(rest)));
+                return Ok((!rest.is_empty() && !self.skipping).then(|| self.judge(&rest)));
             }
         }
     }
 
-    fn judge(&self, line: Bytes) -> Line {
+    fn judge(&self, line: &Bytes) -> Line {
         let end = line.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
         if end > self.limit { Line::TooLong(line.slice(..end.min(HEAD))) } else { Line::Whole(line.slice(..end)) }
     }

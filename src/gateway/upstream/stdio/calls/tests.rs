@@ -15,11 +15,11 @@ fn session(name: &str) -> Owner {
 }
 
 fn own() -> Calls<char> {
-    Calls::new(Era::Legacy, Some(session("s")), Duration::from_secs(60))
+    Calls::new(Era::Legacy, Some(session("s")), Duration::from_mins(1))
 }
 
 fn pooled(era: Era) -> Calls<char> {
-    Calls::new(era, None, Duration::from_secs(60))
+    Calls::new(era, None, Duration::from_mins(1))
 }
 
 fn deliver(calls: &mut Calls<char>, text: &str) -> Delivery<char> {
@@ -288,7 +288,7 @@ proptest! {
         ids in prop::collection::vec("(\"[a-z]{1,3}\"|[1-9][0-9]{0,22})", 1..8),
         answers in prop::collection::vec(0u64..12, 0..16),
     ) {
-        let mut calls: Calls<usize> = Calls::new(Era::Legacy, None, Duration::from_secs(60));
+        let mut calls: Calls<usize> = Calls::new(Era::Legacy, None, Duration::from_mins(1));
         for (at, id) in ids.iter().enumerate() {
             calls.open(session(&at.to_string()), &call(id), at, Instant::now()).unwrap();
         }

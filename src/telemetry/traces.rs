@@ -1,1 +1,0 @@
-//! Sampled spans with W3C context.
