@@ -288,3 +288,21 @@ async fn a_filtered_list_keeps_the_bytes_of_its_entries() {
     let id = answer.response()["id"].to_string();
     assert_eq!(String::from_utf8_lossy(&answer.body), list(&[first, third].join(",")).replace("@ID@", &id));
 }
+
+#[tokio::test]
+async fn answers_and_notifications_of_a_client_pass_byte_for_byte() {
+    let hostile = Hostile::start(&[]);
+    let toolgate = hostile.behind_gateway().await;
+    let url = toolgate.url("h");
+    let ada = Client::legacy_with(&url, Some(&toolgate.token("ada")), json!({"elicitation": {}, "roots": {}})).await;
+    let mut stream = ada.open("tools/call", json!({"name": "elicit", "arguments": {}})).await;
+    let id = stream.next().await["id"].clone();
+    let messages = [
+        format!(r#"{{"result":{{"z":1e2,"content":{{"name":"\u0061"}},"action":"accept","_meta":{{"a":12345678901234567890123}}}}, "id":{id},"jsonrpc":"2.0"}}"#),
+        r#"{"params":{"odd":0.10,"_meta":{"b":{ },"a":[]}},"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#.to_owned(),
+    ];
+    for message in messages {
+        assert_eq!(ada.post(message.clone()).await.status, 202);
+        assert_eq!(hostile.arrivals.messages().last(), Some(&message));
+    }
+}

@@ -22,4 +22,5 @@ mod lifecycle;
 mod must_hold;
 mod oauth;
 mod sessions;
+mod shaping;
 mod tokens;

@@ -93,14 +93,11 @@ async fn streams_of_one_caller_are_limited() {
     refused.refused(429, -31002, "16 streams");
 
     drop(open);
-    // A place is free again once the gateway has seen that a stream is closed.
-    loop {
+    crate::support::eventually("a place is free again", async || {
         let again = http::open(Method::GET, &ada.url, ada.headers(), "").await;
-        if again.status == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+        (again.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -172,4 +169,42 @@ async fn a_request_on_the_stream_of_a_session_reaches_only_its_own_caller() {
     assert_eq!(ada.post(answer).await.status, 202);
     http::send(Method::DELETE, &grace.url, grace.headers(), "").await;
     assert_eq!(foreign.next_or_end().await, None, "nothing came for the other caller");
+}
+
+#[tokio::test]
+async fn a_cancelled_call_is_cancelled_at_the_server_and_only_by_its_own_caller() {
+    let folder = Folder::new();
+    let log = folder.scratch("child.log");
+    let flags = ["--log".to_owned(), log.to_str().unwrap().to_owned()];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let folder = folder
+        .hostile_stdio("s", &flags, json!({"registration": "Auto", "sessions": "Shared"}))
+        .role("everything", "engineering", &everything())
+        .role("everything-too", "sre", &everything());
+    let toolgate = Toolgate::start(folder).await;
+    let arrivals = crate::support::Arrivals::at(&log);
+    let (ada, grace) = (toolgate.legacy("s", "ada").await, toolgate.legacy("s", "grace").await);
+    let call = r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"never","arguments":{}}}"#;
+    let waiting = tokio::spawn({
+        let ada = ada.clone();
+        async move { ada.post(call).await }
+    });
+    let arrived = crate::support::until("the call arrives", || {
+        arrivals.messages().into_iter().find(|message| message.contains("\"never\""))
+    });
+    let id = http::parse(arrived.await.as_bytes())["id"].clone();
+    let cancel =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine","reason":"bored"}}"#;
+
+    grace.post(cancel).await;
+    assert_eq!(grace.call("ok", json!({"after": "the foreign cancellation"})).await.status, 200);
+    let cancelled = || {
+        let parsed = arrivals.messages().into_iter().map(|message| http::parse(message.as_bytes()));
+        parsed.filter(|it| it["method"] == "notifications/cancelled" && it["params"]["requestId"] == id).count()
+    };
+    assert_eq!(cancelled(), 0, "a foreign cancellation does not touch the call");
+
+    assert_eq!(ada.post(cancel).await.status, 202);
+    crate::support::until("the server is told", || (cancelled() == 1).then_some(())).await;
+    waiting.abort();
 }

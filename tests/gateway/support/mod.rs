@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub use client::Client;
 pub use folder::Folder;
-pub use process::{Server, Toolgate, until};
+pub use process::{Server, Toolgate, eventually, until};
 
 /// What arrived at a hostile fixture.
 pub struct Arrivals(PathBuf);

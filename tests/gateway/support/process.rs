@@ -68,6 +68,18 @@ pub async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Like [`until`], for questions that take a while themselves.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Path of a fixture server; `cargo test` builds examples beside the tests.
 pub fn fixture(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
@@ -141,6 +153,11 @@ impl Toolgate {
         let any = self.ready["servers"].as_object().and_then(|servers| servers.keys().next().cloned());
         let url = self.url(&any.expect("there is a server"));
         url.split_once("/servers/").expect("the documented path").0.to_owned()
+    }
+
+    /// The page of metrics.
+    pub fn metrics(&self) -> String {
+        format!("{}/metrics", self.ready["admin"].as_str().expect("the admin page has an address"))
     }
 
     /// Token of an identity.
