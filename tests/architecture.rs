@@ -82,12 +82,16 @@ const EDGES: &[Edge] = &[
     },
     // Wire formats know no policy.
     Edge { within: "gateway/protocol/", but: &[], forbids: &["crate::policy"], allows: &[] },
-    // Metrics know of the gateway only the closed sets that become label values.
+    // Metrics know of the gateway only its closed sets (label values) and the audit log (whose state they show).
     Edge {
         within: "telemetry/",
         but: &[],
         forbids: &["crate::api", "crate::local", "crate::policy", "crate::gateway"],
-        allows: &["crate::gateway::audit::Outcome", "crate::gateway::protocol::methods::Class"],
+        allows: &[
+            "crate::gateway::audit::Outcome",
+            "crate::gateway::audit::Audit",
+            "crate::gateway::protocol::methods::Class",
+        ],
     },
     Edge {
         within: "api/",
