@@ -77,4 +77,4 @@ bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
 crds: ## Write crds/ anew
-	$(CARGO) run --locked --quiet --bin toolgate -- crds crds
+	$(CARGO) run --locked --quiet --bin toolgate -- crds --output-dir crds

@@ -20,7 +20,7 @@ use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::Era;
 use super::protocol::error::{REQUEST, Reject, upstream_label};
-use super::protocol::headers::{self, SESSION};
+use super::protocol::headers::{self, LAST_EVENT, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
 use super::upstream::{Reply, UpstreamError};
@@ -190,6 +190,11 @@ impl Exchange {
     /// The stream of a session.
     async fn get(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
+        if let Some(event) = headers::single(&self.head.headers, &LAST_EVENT)?
+            && !session.has_seen(event.as_bytes())
+        {
+            return Err(Reject::malformed(REQUEST, "Last-Event-ID is no event that this session saw lately"));
+        }
         let open = self.open_stream(&caller)?;
         let reply = forward::open_stream(&self.endpoint, &caller, &session, &self.head).await;
         let reply = reply.map_err(|error| self.failed(error))?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::gateway::Gateway;
 use crate::gateway::catalogue::Catalogue;
@@ -19,7 +20,7 @@ use crate::policy::Severity;
 use super::console::Console;
 use super::manifests::{Loaded, Loader, Problem};
 use super::output::{self, Endpoint, Ready};
-use super::overlay::Overlay;
+use super::overlay::{self, Overlay};
 use super::plan::{self, Action, Desired, Inputs};
 use super::registry::{Known, Registry};
 use super::table::Table;
@@ -143,8 +144,9 @@ impl<'g> Laptop<'g> {
             })),
         }
         if !self.setting.listen_flag && self.setting.listen != self.overlay.listen {
-            self.setting.listen = self.overlay.listen; // Told once.
-            self.console.say(format!("listen has changed: restart needed, until then it is {}", self.setting.base));
+            let message = format!("listen: restart needed, until then it stays {}", self.setting.base);
+            let file = self.setting.directory.join(overlay::FILE);
+            problems.push(Problem { file, line: 0, severity: Severity::Warning, message });
         }
         let inputs = Inputs {
             world: &world,
@@ -312,6 +314,9 @@ impl<'g> Laptop<'g> {
             let list = tokens(self.ready.tokens.iter());
             format!("TOKENS, valid for {lifetime} h, for the header `Authorization: Bearer TOKEN`\n{list}")
         };
+        if places.is_empty() {
+            self.console.say("no McpServer is in force");
+        }
         let paragraphs = [self.registry.render(), places.render(), tokens];
         let paragraphs: Vec<&str> = paragraphs.iter().map(|text| text.trim_end()).collect();
         self.console.say(format!("\n{}\n", paragraphs.join("\n\n")));
@@ -319,6 +324,9 @@ impl<'g> Laptop<'g> {
             self.console.say(format!("metrics    {admin}/metrics"));
         }
         self.console.say(format!("audit log  {}", self.setting.audit));
+        for (_, purpose, _) in self.files() {
+            self.console.say(purpose);
+        }
         self.write_files();
         self.console.say("ready: an edit of the manifests counts as soon as it is saved; Ctrl-C ends everything");
         Ok(())
@@ -326,23 +334,26 @@ impl<'g> Laptop<'g> {
 
     /// Writes what clients and scripts read. A file that cannot be written is told; the gateway goes on.
     fn write_files(&mut self) {
-        let chosen = self.setting.mcp_json_identity.as_ref().or_else(|| self.ready.tokens.keys().next());
-        if let Some(identity) = chosen {
-            let file = &self.setting.mcp_json;
-            let written = match self.ready.to_mcp_json(identity) {
-                Some(document) => output::write_private(file, &document).map_err(|error| error.to_string()),
-                None => Err(format!("there is no identity `{identity}`")),
-            };
-            self.console.say(match written {
-                Ok(()) => format!("mcp.json   {}, for clients, with the token of {identity}", file.display()),
-                Err(error) => format!("failed to write {}: {error}", file.display()),
-            });
+        for (file, _, document) in self.files() {
+            if let Err(error) = output::write_private(&file, &document) {
+                self.console.say(format!("failed to write {}: {error}", file.display()));
+            }
         }
-        let file = &self.setting.ready_file;
-        self.console.say(match output::write_private(file, &self.ready.to_json()) {
-            Ok(()) => format!("ready.json {}, for scripts, with every URL and token", file.display()),
-            Err(error) => format!("failed to write {}: {error}", file.display()),
-        });
+    }
+
+    /// The files, what each is for, and what stands in it.
+    fn files(&self) -> Vec<(PathBuf, String, Value)> {
+        let mut files = Vec::new();
+        let chosen = self.setting.mcp_json_identity.as_ref().or_else(|| self.ready.tokens.keys().next());
+        if let Some((name, document)) = chosen.and_then(|name| Some((name, self.ready.to_mcp_json(name)?))) {
+            let purpose =
+                format!("mcp.json   {}, for clients, with the token of {name}", self.setting.mcp_json.display());
+            files.push((self.setting.mcp_json.clone(), purpose, document));
+        }
+        let purpose =
+            format!("ready.json {}, for scripts, with every URL and token", self.setting.ready_file.display());
+        files.push((self.setting.ready_file.clone(), purpose, self.ready.to_json()));
+        files
     }
 }
 

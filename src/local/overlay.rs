@@ -236,7 +236,9 @@ fn line<T>(spanned: &Spanned<T>) -> usize {
 fn syntax(error: &serde_saphyr::Error) -> Fault {
     let line = error.location().map_or(0, |location| usize::try_from(location.line()).unwrap_or(0));
     let text = error.without_snippet().to_string();
-    (line, text)
+    let place = error.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
+    let message = place.and_then(|place| text.strip_suffix(&place)).unwrap_or(&text);
+    (line, message.to_owned())
 }
 
 #[cfg(test)]
@@ -289,7 +291,7 @@ mod tests {
         let top = faults("listen: 127.0.0.1:1\nlistn: 2\n");
         assert_eq!(top.len(), 1);
         assert_eq!(top[0].0, 2, "{top:?}");
-        assert!(top[0].1.contains("listn"), "{top:?}");
+        assert!(top[0].1.contains("listn") && !top[0].1.contains("column"), "{top:?}");
 
         let inner = faults("servers:\n  files:\n    command: [a]\n    image: b\n");
         assert_eq!(inner[0].0, 4, "{inner:?}");

@@ -61,6 +61,9 @@ pub enum RunError {
     /// The overlay is broken, and there is no earlier one.
     #[error("{}", list(.0))]
     Overlay(Vec<Problem>),
+    /// `--mcp-json-identity` names nobody.
+    #[error("there is no identity `{0}` in toolgate.local.yaml")]
+    Identity(String),
     /// See [`StartError`].
     #[error(transparent)]
     Start(#[from] StartError),
@@ -92,6 +95,9 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     let directory = options.directory.canonicalize().map_err(folder_error)?;
     std::fs::read_dir(&directory).map_err(folder_error)?;
     let overlay = Overlay::read(&options.directory).map_err(RunError::Overlay)?;
+    if let Some(name) = options.mcp_json_identity.as_ref().filter(|name| !overlay.identities.contains_key(*name)) {
+        return Err(RunError::Identity(name.clone()));
+    }
     let Files { audit, mcp_json, ready } = Files::place(&options)?;
 
     // The watch comes before the first reading: an edit in between is seen.

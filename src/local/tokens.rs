@@ -75,8 +75,8 @@ impl Mint {
         }
     }
 
-    /// A token for each identity, by name, valid at every URL of `audiences`. While neither key nor audiences change
-    /// it is the same token.
+    /// A token for each identity, by name, valid at every URL of `audiences`. While its key stays and it names all of
+    /// them it is the same token.
     pub fn tokens(
         &mut self,
         base: &str,
@@ -86,10 +86,13 @@ impl Mint {
         let mut tokens = BTreeMap::new();
         for (name, signer) in &mut self.signers {
             let token = match &signer.minted {
-                Some((known, token)) if known == audiences => token.clone(),
-                _ => signer.sign(base, audiences, now, self.lifetime)?,
+                Some((named, token)) if audiences.iter().all(|url| named.contains(url)) => token.clone(),
+                _ => {
+                    let token = signer.sign(base, audiences, now, self.lifetime)?;
+                    signer.minted = Some((audiences.to_owned(), token.clone()));
+                    token
+                }
             };
-            signer.minted = Some((audiences.to_owned(), token.clone()));
             tokens.insert(name.clone(), token);
         }
         Ok(tokens)
@@ -233,6 +236,8 @@ mod tests {
         let first = mint_for(&["http://a/"]);
 
         assert_eq!(mint_for(&["http://a/"]), first);
-        assert_ne!(mint_for(&["http://a/", "http://b/"]), first);
+        let second = mint_for(&["http://a/", "http://b/"]);
+        assert_ne!(second, first);
+        assert_eq!(mint_for(&["http://b/"]), second, "a server that went takes no token along");
     }
 }

@@ -229,6 +229,7 @@ fn complete(asked: &Asked<'_>, message: &Envelope, record: &mut Recorder) -> Res
             .find(|(key, _)| key == wanted)
             .and_then(|(_, raw)| serde_json::from_str::<String>(raw.get()).ok())
     };
+    // Keys cannot repeat, not even in another case, so a reader that ignores case finds at most what is missing here.
     let kind = text("type");
     let (what, name) = match kind.as_deref() {
         Some("ref/prompt") => ("prompt", text("name").ok_or_else(|| missing("ref.name"))?),
@@ -248,6 +249,9 @@ fn complete(asked: &Asked<'_>, message: &Envelope, record: &mut Recorder) -> Res
     }
 }
 
+/// Members of a filter that name things.
+const LISTENED: [&str; 2] = ["resourceSubscriptions", "taskIds"];
+
 /// Takes out of `subscriptions/listen` what the caller may not watch; the server acknowledges the rest.
 fn listen(asked: &Asked<'_>, message: Envelope) -> Result<Envelope, Reject> {
     let now = Timestamp::now();
@@ -260,6 +264,9 @@ fn listen(asked: &Asked<'_>, message: Envelope) -> Result<Envelope, Reject> {
         let allowed: &dyn Fn(&str) -> bool = match key.as_ref() {
             "resourceSubscriptions" => &|uri| asked.force.policy.visible(&asked.caller.view, Item::Resource(uri), now),
             "taskIds" => &|task| asked.endpoint.tasks.belongs_to(task, asked.caller),
+            other if LISTENED.iter().any(|known| json::same_folded(other, known)) => {
+                return Err(Reject::malformed(PARAMS, format!("{other} differs from a known name only in case")));
+            }
             _ => continue,
         };
         let all = items(raw.get()).ok_or_else(|| Reject::malformed(PARAMS, format!("{key} must be a list")))?;

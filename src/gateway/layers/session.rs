@@ -16,6 +16,10 @@ use crate::gateway::protocol::error::Reject;
 /// Requests from the server, and unanswered requests from the client, that one session remembers: the latest.
 const PENDING: usize = 64;
 
+/// Events that one session remembers, and the longest id of one.
+const EVENTS: usize = 256;
+const EVENT_ID_BYTES: usize = 256;
+
 /// One session.
 pub(in crate::gateway) struct Session {
     /// What the client knows.
@@ -26,6 +30,8 @@ pub(in crate::gateway) struct Session {
     used: Mutex<Instant>,
     /// Ids (JSON text) of requests from the server that its client has not answered.
     asked: Mutex<VecDeque<String>>,
+    /// Ids of the latest events: a stream is resumed only after one that this session saw.
+    events: Mutex<VecDeque<Box<[u8]>>>,
     /// Requests whose answer may still come on another stream, by id (JSON text).
     unanswered: Mutex<VecDeque<(String, Purpose)>>,
 }
@@ -33,7 +39,7 @@ pub(in crate::gateway) struct Session {
 impl Session {
     /// Remembers a request from the server.
     pub(in crate::gateway) fn ask(&self, id: &str) {
-        remember(&mut self.asked.lock(), id.to_owned());
+        remember(&mut self.asked.lock(), PENDING, id.to_owned());
     }
 
     /// Whether the server asked this; it is answered once.
@@ -43,9 +49,21 @@ impl Session {
         found.and_then(|at| asked.remove(at)).is_some()
     }
 
+    /// Remembers an event that its client got.
+    pub(in crate::gateway) fn saw(&self, event: &[u8]) {
+        if event.len() <= EVENT_ID_BYTES {
+            remember(&mut self.events.lock(), EVENTS, event.into());
+        }
+    }
+
+    /// Whether a stream may be resumed after this event. Servers often look events up without asking whose they are.
+    pub(in crate::gateway) fn has_seen(&self, event: &[u8]) -> bool {
+        self.events.lock().iter().any(|seen| **seen == *event)
+    }
+
     /// Remembers a request whose stream may end before its answer came.
     pub(in crate::gateway) fn await_answer(&self, id: &str, purpose: Purpose) {
-        remember(&mut self.unanswered.lock(), (id.to_owned(), purpose));
+        remember(&mut self.unanswered.lock(), PENDING, (id.to_owned(), purpose));
     }
 
     /// What a late answer is for; `None` for an answer that nobody waits for.
@@ -56,8 +74,8 @@ impl Session {
     }
 }
 
-fn remember<T>(latest: &mut VecDeque<T>, item: T) {
-    if latest.len() >= PENDING {
+fn remember<T>(latest: &mut VecDeque<T>, most: usize, item: T) {
+    if latest.len() >= most {
         latest.pop_front();
     }
     latest.push_back(item);
@@ -90,6 +108,7 @@ impl Sessions {
             caller: caller.key().cloned(),
             used: Mutex::new(Instant::now()),
             asked: Mutex::default(),
+            events: Mutex::default(),
             unanswered: Mutex::default(),
         });
         self.table.lock().insert(session.id.clone(), session.clone());

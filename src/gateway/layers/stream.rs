@@ -110,6 +110,9 @@ impl State {
     /// What the client gets of one event, if anything.
     async fn pass(&mut self, event: Event) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        if let (Some(session), Some(id)) = (&delivery.session, sse::id_of(&event)) {
+            session.saw(id);
+        }
         let Some(data) = event.data.clone() else { return Ok(Some(event.raw)) };
         let message =
             Envelope::parse_trusting(data).map_err(|error| Reject::from(UpstreamError::Garbage(error.to_string())))?;

@@ -92,12 +92,18 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
 }
 
+/// Members of a message.
+const MEMBERS: [&str; 6] = ["jsonrpc", "method", "id", "params", "result", "error"];
+/// Parameters that policy looks at.
+const PARAMETERS: [&str; 8] = ["name", "uri", "taskId", "arguments", "_meta", "ref", "notifications", "task"];
+
 impl Envelope {
     /// Parses one message from a client: strict about duplicate keys and depth at every level.
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
         json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
         let mut fields = Fields::look_into(text)?;
+        fields.check_spelling(text)?;
         fields.text = body;
         Ok(Self(Arc::new(fields)))
     }
@@ -176,6 +182,27 @@ impl Fields {
         Ok(envelope)
     }
 
+    /// Refuses members that a reader which ignores case would take for one that policy looks at.
+    fn check_spelling(&self, text: &str) -> Result<(), Invalid> {
+        let misspelt = |text: &str, known: &[&str]| {
+            let all = json::members(text)?;
+            let odd = all.iter().find(|(key, _)| known.iter().any(|name| key != name && json::same_folded(key, name)));
+            odd.map(|(key, _)| key.to_string())
+        };
+        if misspelt(text, &MEMBERS).is_some() {
+            return Err(Invalid::Request("a member of the message differs from its name only in case"));
+        }
+        let params = self.params.clone().and_then(|range| text.get(range));
+        match params.and_then(|params| misspelt(params, &PARAMETERS)) {
+            None => Ok(()),
+            Some(key) => {
+                let id = self.id.clone().and_then(|range| text.get(range));
+                let id = id.and_then(|id| RawValue::from_string(id.to_owned()).ok());
+                Err(Invalid::Params(id, format!("{key:?} differs from a parameter's name only in case")))
+            }
+        }
+    }
+
     /// The message as it came.
     pub fn bytes(&self) -> &Bytes {
         &self.text
@@ -243,4 +270,41 @@ impl Fields {
 
 fn string(raw: &RawValue) -> Result<String, ()> {
     serde_json::from_str(raw.get()).map_err(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Envelope, Invalid> {
+        Envelope::parse(text.to_owned().into())
+    }
+
+    #[test]
+    fn members_that_differ_only_in_case_are_refused() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","Params":{"name":"x"}}"#,
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"param\u{17f}\":{}}",
+            r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"Notifications":{}}}"#,
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_members_pass() {
+        let message = parse(r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"Other":1},"extra":1e2}"#).unwrap();
+
+        assert_eq!((message.kind, message.id()), (Kind::Request, Some("7")));
+    }
+
+    #[test]
+    fn malformed_parameters_are_answered_under_their_id() {
+        let Err(Invalid::Params(Some(id), _)) =
+            parse(r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":7}}"#)
+        else {
+            panic!("a name that is no string")
+        };
+        assert_eq!(id.get(), "\"a\"");
+    }
 }

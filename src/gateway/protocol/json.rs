@@ -16,13 +16,24 @@ pub const MAX_DEPTH: u32 = 64;
 pub struct Malformed(String);
 
 /// Checks that `text` is one JSON value with at most [`MAX_DEPTH`] levels and no object with a repeated key, escaped
-/// or not: a second parser behind us must not be able to read another value than we judged.
+/// or not: a second parser behind us must not be able to read another value than we judged. Keys that differ only in
+/// case count as repeated, because Go's `encoding/json` takes either for a field.
 pub fn check(text: &str) -> Result<(), Malformed> {
     let mut parser = serde_json::Deserializer::from_str(text); // Its own recursion limit, 128, is beyond ours.
     Strict { depth: 0 }
         .deserialize(&mut parser)
         .and_then(|()| parser.end())
         .map_err(|error| Malformed(error.to_string()))
+}
+
+/// Whether two keys are the same to a reader that ignores case.
+pub fn same_folded(one: &str, other: &str) -> bool {
+    if one.is_ascii() && other.is_ascii() { one.eq_ignore_ascii_case(other) } else { folded(one) == folded(other) }
+}
+
+/// Simple case folding by way of upper case, which maps U+017F to `s` and U+212A to `k` as Go does.
+fn folded(key: &str) -> String {
+    key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 /// Where `part` lies in `whole`. `part` must be a slice of `whole`.
@@ -152,18 +163,58 @@ impl<'de> Visitor<'de> for Strict {
         /// Objects up to this size are searched, larger ones hashed.
         const FEW: usize = 16;
         let inner = self.deeper()?;
-        let (mut few, mut many): (Vec<Cow<'de, str>>, HashSet<Cow<'de, str>>) = (Vec::new(), HashSet::new());
+        let (mut few, mut many): (Vec<Cow<'de, str>>, HashSet<String>) = (Vec::new(), HashSet::new());
         while let Some(Key(key)) = map.next_key()? {
-            if few.contains(&key) || many.contains(&key) {
-                return Err(A::Error::custom(format_args!("duplicate key {key:?}")));
+            let repeated = if many.is_empty() {
+                few.iter().any(|known| same_folded(known, &key))
+            } else {
+                many.contains(&folded(&key))
+            };
+            if repeated {
+                return Err(A::Error::custom(format_args!("duplicate key {key:?} (case does not count)")));
             }
             if few.len() < FEW {
                 few.push(key);
             } else {
-                many.insert(key);
+                if many.is_empty() {
+                    many.extend(few.iter().map(|known| folded(known)));
+                }
+                many.insert(folded(&key));
             }
             map.next_value_seed(inner)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_key_is_refused_in_every_spelling() {
+        for text in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"path":1,"Path":2}"#,
+            "{\"params\":1,\"param\u{17f}\":2}",
+            "{\"key\":1,\"\u{212a}ey\":2}",
+            r#"[{"x":{"b":1,"B":2}}]"#,
+        ] {
+            assert!(check(text).is_err(), "{text}");
+        }
+        let many: Vec<String> = (0..40).map(|n| format!("\"k{n}\":0")).collect();
+        assert!(check(&format!("{{{}}}", many.join(","))).is_ok());
+        assert!(check(&format!("{{{},\"K39\":0}}", many.join(","))).is_err());
+        assert!(check(&format!("{{{},\"K0\":0}}", many.join(","))).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+
+        assert!(check(&nested(64)).is_ok());
+        assert!(check(&nested(65)).is_err());
+        assert!(check(&nested(100_000)).is_err());
     }
 }

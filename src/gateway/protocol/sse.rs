@@ -106,6 +106,15 @@ fn data_of(raw: &Bytes) -> Option<Bytes> {
     joined.filter(|data| !data.is_empty())
 }
 
+/// The event's `id`, if it has one.
+pub fn id_of(event: &Event) -> Option<&[u8]> {
+    event
+        .raw
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .find_map(|line| line.strip_prefix(b"id:"))
+        .map(|id| id.trim_ascii())
+}
+
 /// Frames one message as an event. JSON text holds no line breaks between values that matter, but may hold some as
 /// white space: each line gets its own `data`.
 pub fn encode(message: &str) -> Bytes {

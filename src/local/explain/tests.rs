@@ -130,6 +130,11 @@ fn a_subject_that_the_overlay_does_not_know_is_made_of_flags() {
 }
 
 #[test]
+fn nothing_is_wrong_with_the_quickstart() {
+    assert_eq!(explain(&ask("quickstart", None)).unwrap().problems, []);
+}
+
+#[test]
 fn an_exposed_name_finds_its_tool_and_text_shows_both() {
     let Answer::Caller(caller) = explain(&ask("quickstart", Some("grace"))).unwrap().answer else { panic!("a caller") };
     assert!(text::caller(&caller).contains("nightly-job (is trigger-long-running-operation)"));

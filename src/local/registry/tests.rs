@@ -40,21 +40,21 @@ impl Quickstart {
     }
 }
 
-fn offers(tools: &[&str], prompts: &[&str]) -> Result<Catalogue, String> {
+fn offers(tools: &[&str], prompts: &[&str]) -> Catalogue {
     let list = |names: &[&str]| {
         names.iter().map(|&name| Listed { name: name.to_owned(), ..Listed::default() }).collect::<Vec<_>>()
     };
-    Ok(Catalogue { tools: list(tools), prompts: list(prompts), ..Catalogue::default() })
+    Catalogue { tools: list(tools), prompts: list(prompts), ..Catalogue::default() }
 }
 
-fn everything() -> Result<Catalogue, String> {
+fn everything() -> Catalogue {
     offers(&["echo", "get-env", "get-sum", "trigger-long-running-operation"], &["simple-prompt", "args-prompt"])
 }
 
 #[test]
 fn the_table_says_who_may_use_what_and_counts_the_rest() {
     let files = offers(&["write_file", "read_text_file", "read_file", "read_media_file"], &[]);
-    let answers = [("everything", everything()), ("files", files)].into();
+    let answers = [("everything", Ok(everything())), ("files", Ok(files))].into();
 
     let text = Quickstart::load().registry(&answers, DAY).render();
 
@@ -77,7 +77,7 @@ fn the_table_says_who_may_use_what_and_counts_the_rest() {
 
 #[test]
 fn a_server_that_fails_is_told_and_the_others_stay_in_the_table() {
-    let answers = [("everything", everything()), ("files", Err("the server went away".to_owned()))].into();
+    let answers = [("everything", Ok(everything())), ("files", Err("the server went away".to_owned()))].into();
     let text = Quickstart::load().registry(&answers, DAY).render();
     assert!(text.contains("files: no answer: the server went away"), "{text}");
     assert!(text.contains("everything  echo"), "{text}");
@@ -86,7 +86,7 @@ fn a_server_that_fails_is_told_and_the_others_stay_in_the_table() {
 #[test]
 fn changes_are_told_one_line_for_each_thing_that_differs() {
     let quickstart = Quickstart::load();
-    let answers = [("everything", everything()), ("files", offers(&["write_file"], &[]))].into();
+    let answers = [("everything", Ok(everything())), ("files", Ok(offers(&["write_file"], &[])))].into();
     let day = quickstart.registry(&answers, DAY);
     let night = quickstart.registry(&answers, NIGHT);
 
@@ -94,6 +94,6 @@ fn changes_are_told_one_line_for_each_thing_that_differs() {
     assert_eq!(day.changes(&night), [format!("{job}: grace~ -> grace*")]);
     assert_eq!(day.changes(&day), Vec::<String>::new());
 
-    let fewer = [("everything", everything()), ("files", offers(&[], &[]))].into();
+    let fewer = [("everything", Ok(everything())), ("files", Ok(offers(&[], &[])))].into();
     assert_eq!(day.changes(&quickstart.registry(&fewer, DAY)), ["files tool write_file: gone"]);
 }

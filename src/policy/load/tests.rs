@@ -118,7 +118,7 @@ fn what_cannot_be_enforced_does_not_load_and_says_where() {
 }
 
 #[test]
-fn issuers_are_unique_by_name_and_by_url() {
+fn issuers_are_unique_by_url() {
     let issuer = |name: &str, url: &str| Issuer {
         name: name.to_owned(),
         url: url.to_owned(),
@@ -128,8 +128,7 @@ fn issuers_are_unique_by_name_and_by_url() {
     };
     let load = |issuers| Policy::load(Snapshot { issuers, ..snapshot(json!([]), json!([])) });
     assert!(load(vec![issuer("a", "https://a"), issuer("b", "https://b")]).is_ok());
-    let same_name = load(vec![issuer("a", "https://a"), issuer("a", "https://b")]).unwrap_err();
-    assert!(same_name.to_string().contains("two issuers are called \"a\""));
+    assert!(load(vec![issuer("a", "https://a"), issuer("a", "https://laptop")]).is_ok(), "one issuer, two signers");
     assert!(load(vec![issuer("a", "https://a"), issuer("b", "https://a")]).is_err());
 }
 

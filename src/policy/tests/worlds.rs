@@ -243,7 +243,7 @@ fn subject() -> impl Strategy<Value = Subject> {
 
 fn role() -> impl Strategy<Value = (DeclaredRole, [bool; 4])> {
     let rules = prop::collection::vec(rule(), 0..4);
-    (prop::collection::vec(subject(), 0..3), rules, prop::array::uniform4(prop::bool::weighted(0.3))).prop_map(
+    (prop::collection::vec(subject(), 1..4), rules, prop::array::uniform4(prop::bool::weighted(0.3))).prop_map(
         |(subjects, mut rules, inherits)| {
             (0_u32..).zip(&mut rules).for_each(|(index, rule)| rule.rule.index = index);
             (DeclaredRole { inherits: Vec::new(), subjects, rules, input: input("McpRole", "r") }, inherits)
@@ -290,7 +290,7 @@ pub(super) fn world() -> impl Strategy<Value = World> {
         anonymous,
         input: input("McpGateway", "gw"),
     });
-    let tools = prop::collection::vec(tool(), 0..6);
+    let tools = prop::collection::vec(tool(), 3..8);
     (server, tools, roles(), gateway, role()).prop_map(|(server, tools, mut roles, gateway, (elsewhere, _))| {
         // A role of the same name in another namespace must not count.
         roles.insert(key("b", "r0".to_owned()), elsewhere);
