@@ -42,6 +42,22 @@ impl Folder {
         folder
     }
 
+    /// A copy of an example, with other words in its overlay.
+    pub fn example(name: &str, replace: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new().expect("a temporary folder");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        copy(&from, directory.path());
+        let folder = Self { directory, overlay: Value::Null };
+        let overlay = folder.path().join("toolgate.local.yaml");
+        let mut text = std::fs::read_to_string(&overlay).expect("the example has an overlay");
+        for (old, new) in replace {
+            assert!(text.contains(old), "{old} is not in the overlay");
+            text = text.replace(old, new);
+        }
+        folder.write("toolgate.local.yaml", &text);
+        folder
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -130,6 +146,22 @@ impl Folder {
     pub fn gateway(self, spec: &Value) -> Self {
         self.write("gateway.yaml", &object("McpGateway", "default", spec));
         self
+    }
+}
+
+/// Copies what lies in a folder, but for what a gateway left there.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("the folder exists").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_name() == ".toolgate" {
+            continue;
+        }
+        if entry.path().is_dir() {
+            std::fs::create_dir(&target).expect("a new folder");
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
     }
 }
 
