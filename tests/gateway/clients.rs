@@ -9,7 +9,7 @@ use crate::support::{Folder, Toolgate, tools};
 async fn start() -> Toolgate {
     let run = |package: &str| {
         let program = tools::module(&format!("@modelcontextprotocol/{package}/dist/index.js"));
-        format!("{:?}, {program:?}", tools::node())
+        format!("\"{}\", \"{}\"", tools::node().display(), program.display())
     };
     let old = |package: &str| format!("npx, -y, \"@modelcontextprotocol/{package}@2026.8.31\"");
     let [files, everything] = ["server-filesystem", "server-everything"];

@@ -103,7 +103,8 @@ pub struct Stream {
 impl Stream {
     /// The next message; panics where the stream ends or nothing comes.
     pub async fn next(&mut self) -> Value {
-        self.next_or_end().await.expect("the stream ended without another message")
+        let next = self.next_or_end().await;
+        next.unwrap_or_else(|| panic!("no further message in {} {}", self.status, String::from_utf8_lossy(&self.seen)))
     }
 
     /// The next message, `None` at the end of the stream.
