@@ -24,7 +24,7 @@ RATIOS = ("cpu_vs_envoy_32", "rps_vs_envoy_32", "rps_vs_mcp_proxy_32")
 TOLERANCE = 0.2
 
 
-def measure(peer: peers.Peer, connections: int, seconds: float) -> dict:
+def measure(peer: peers.Peer, connections: int, seconds: int) -> dict:
     before = peer.server.cpu_us()
     told = process.load(peers.ROOT / "benches/call.lua", peer.url, peer.requests, connections, seconds)
     cpu = peer.server.cpu_us() - before
@@ -92,9 +92,10 @@ def figures(runs: list[dict], idle: dict) -> dict:
     }
 
 
-def run(rounds: int, seconds: float) -> tuple[dict, list[dict], dict]:
+def run(rounds: int, seconds: int, build: bool) -> tuple[dict, list[dict], dict]:
     peers.wrk()
-    peers.build()
+    if build:
+        peers.build()
     with tempfile.TemporaryDirectory(prefix="toolgate-bench-") as folder:
         bench = peers.Bench(pathlib.Path(folder))
         try:
@@ -105,7 +106,7 @@ def run(rounds: int, seconds: float) -> tuple[dict, list[dict], dict]:
             idle |= {peer.name: peer.server.rss_mib() for peer in everyone if peer.name not in idle}
             for peer in everyone:
                 peers.check(peer)
-                measure(peer, 32, 0.5)  # warm: caches, connections, allocators
+                measure(peer, 32, 1)  # warm: caches, connections, allocators
             runs = []
             # Rounds are interleaved, so that what else the machine does meets every peer alike.
             for number in range(rounds):
@@ -133,10 +134,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "check"])
     parser.add_argument("--rounds", type=int, help="default: 5 for run, 3 for check")
-    parser.add_argument("--seconds", type=float, help="of one measurement; default: 3 for run, 2 for check")
+    parser.add_argument("--seconds", type=int, help="of one measurement; default: 3 for run, 2 for check")
+    parser.add_argument("--no-build", action="store_true", help="measure what target/release holds")
     arguments = parser.parse_args()
     short = arguments.what == "check"
-    now, runs, idle = run(arguments.rounds or (3 if short else 5), arguments.seconds or (2 if short else 3))
+    now, runs, idle = run(arguments.rounds or (3 if short else 5), arguments.seconds or (2 if short else 3), not arguments.no_build)
     print("\n" + json.dumps(now, indent=2))
     recorded = RESULTS / "hot_path.json"
     if not short:

@@ -83,9 +83,9 @@ def post(url: str, token: str, body: str, refused: bool = False) -> tuple[int, s
         return error.code, error.read().decode()
 
 
-def load(script: pathlib.Path, url: str, requests: pathlib.Path, connections: int, seconds: float) -> dict:
+def load(script: pathlib.Path, url: str, requests: pathlib.Path, connections: int, seconds: int) -> dict:
     """Runs wrk with one thread and returns what `call.lua` reports."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "5s", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "REQUESTS": str(requests)})
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
