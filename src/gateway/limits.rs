@@ -30,6 +30,9 @@ pub const UPSTREAM_START: Duration = Duration::from_secs(30);
 pub const JWKS_REFRESH: Duration = Duration::from_secs(10);
 /// Time that a call waits for a slot in the audit ring.
 pub const AUDIT_WAIT: Duration = Duration::from_millis(100);
+/// Time that a call waits for its intent to be written. Longer than a CPU quota's pause or a slow disk's hiccup: a
+/// call that is late is better than one that is refused.
+pub const INTENT_WAIT: Duration = Duration::from_secs(2);
 /// Records that the audit ring holds.
 pub const AUDIT_RING: usize = 4096;
 /// Verified tokens kept.

@@ -221,11 +221,11 @@ impl Drop for Handle {
 
 impl Slot {
     /// Writes a line and returns once it is handed to the operating system. The slot stays reserved. Waits at most
-    /// [`super::super::limits::AUDIT_WAIT`].
+    /// [`super::super::limits::INTENT_WAIT`].
     pub async fn intent(&self, record: &Record<'_>) -> Result<(), Busy> {
         let (announce, announced) = oneshot::channel();
         self.ring.append(record, |lines| lines.announced.push(announce), true);
-        match tokio::time::timeout(limits::AUDIT_WAIT, announced).await {
+        match tokio::time::timeout(limits::INTENT_WAIT, announced).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.ring.refuse()), // The write failed, or is too slow.
         }
