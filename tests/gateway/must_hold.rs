@@ -7,11 +7,11 @@ use tokio::time::{Duration, Instant};
 use crate::support::folder::role;
 use crate::support::{Client, Folder, Hostile, Toolgate, http};
 
-/// Engineering may use `ok` below /work only, and `slow`; sre may use everything.
+/// Engineering may use `ok` below /drafts only, and `slow`; sre may use everything.
 fn rules() -> Value {
     json!([
         {"effect": "Allow", "servers": ["h"], "tools": ["slow"]},
-        {"effect": "Allow", "servers": ["h"], "tools": ["ok"], "arguments": [{"path": "/path", "in": ["/work/a", "/work/b"]}]},
+        {"effect": "Allow", "servers": ["h"], "tools": ["ok"], "arguments": [{"path": "/path", "in": ["/drafts/a", "/drafts/b"]}]},
     ])
 }
 
@@ -53,11 +53,11 @@ async fn an_allowed_call_succeeds_and_a_forbidden_argument_is_refused_with_its_p
     let (hostile, toolgate) = start().await;
     let ada = toolgate.modern("h", "ada");
 
-    assert_eq!(ada.call("ok", json!({"path": "/work/a"})).await.text(), r#"ok {"path":"/work/a"}"#);
+    assert_eq!(ada.call("ok", json!({"path": "/drafts/a"})).await.text(), r#"ok {"path":"/drafts/a"}"#);
 
     let refused = ada.call("ok", json!({"path": "/etc/shadow"})).await.refused(200, -31001, "/path");
     assert_eq!(refused["data"]["path"], "/path");
-    assert!(refused["data"]["permitted"].as_str().is_some_and(|it| it.contains("/work/b")), "{refused}");
+    assert!(refused["data"]["permitted"].as_str().is_some_and(|it| it.contains("/drafts/b")), "{refused}");
     ada.call("ok", json!({})).await.refused(200, -31001, "/path");
     assert!(!hostile.arrivals.contain("shadow"), "a refused call never reaches the server");
 }
@@ -144,7 +144,7 @@ async fn a_bad_edit_keeps_the_last_good_policy_and_says_why() {
     crate::support::until("the problem is reported", || toolgate.log().contains("role-engineer.yaml").then_some(()))
         .await;
     assert_eq!(ada.list("tools").await, ["ok", "slow"]);
-    assert_eq!(ada.call("ok", json!({"path": "/work/a"})).await.status, 200);
+    assert_eq!(ada.call("ok", json!({"path": "/drafts/a"})).await.status, 200);
     ada.call("ok", json!({"path": "/etc"})).await.refused(200, -31001, "/path");
 }
 
@@ -155,7 +155,7 @@ async fn every_call_has_its_audit_record_without_its_arguments() {
 
     let refused = ada.call("ok", json!({"path": "hunter2"})).await.refused(200, -31001, "/path");
     let id = refused["data"]["requestId"].clone();
-    ada.call("ok", json!({"path": "/work/a"})).await.text();
+    ada.call("ok", json!({"path": "/drafts/a"})).await.text();
     ada.call("secret", json!({})).await.refused(200, -32602, "unknown tool");
 
     let record = toolgate.audited("the refusal is recorded", |it| it["request_id"] == id).await;
