@@ -106,10 +106,18 @@ fn one_of(options: &[Scalar], value: &Value) -> Truth {
     if comparable { Truth::False } else { Truth::Unknown }
 }
 
+/// A path from the root and one from the server's working directory cannot be compared: either may name the other.
 fn below(folders: &[String], value: &Value) -> Truth {
     let Some(path) = value.as_str().and_then(segments) else { return Truth::Unknown };
-    let inside = |folder: &String| segments(folder).is_some_and(|folder| path.starts_with(&folder));
-    Truth::from(folders.iter().any(inside))
+    let is_absolute = |path: &[&str]| path.first() == Some(&"");
+    let mut comparable = true;
+    for folder in folders.iter().filter_map(|folder| segments(folder)) {
+        if path.starts_with(&folder) {
+            return Truth::True;
+        }
+        comparable &= is_absolute(&path) == is_absolute(&folder);
+    }
+    if comparable { Truth::False } else { Truth::Unknown }
 }
 
 /// The segments of a path, the first of which is empty for an absolute one; one slash at the end is no segment.
@@ -234,9 +242,18 @@ mod tests {
         for path in ["/srv/data", "/srv/data/", "/srv/data/a/b.txt", "notes", "notes/today.md", "/srv/data/..a"] {
             assert_eq!(inside(path), Truth::True, "{path}");
         }
-        for path in ["/srv/database", "/srv", "/notes", "srv/data/x", "note", "/", "~/notes"] {
-            assert_eq!(inside(path), Truth::False, "{path}");
+        let absolute = |path: &str| judged(json!({"path": "/p", "below": ["/srv/data/"]}), &json!({"p": path}));
+        for path in ["/srv/database", "/srv", "/notes", "/"] {
+            assert_eq!(absolute(path), Truth::False, "{path}");
         }
+        for path in ["srv/data/x", "note", "~/notes"] {
+            assert_eq!(absolute(path), Truth::Unknown, "{path}: the server may resolve it to anywhere");
+        }
+        let relative = |path: &str| judged(json!({"path": "/p", "below": ["notes"]}), &json!({"p": path}));
+        for path in ["srv/data/x", "note", "~/notes"] {
+            assert_eq!(relative(path), Truth::False, "{path}");
+        }
+        assert_eq!(relative("/notes"), Truth::Unknown);
         for path in
             ["", "/srv/data/../x", "/srv/data/./x", "/srv//data", "/srv/data//", "//srv/data", "/srv/data\\..\\x"]
         {
@@ -244,7 +261,7 @@ mod tests {
         }
         assert_eq!(inside("/srv/data/a\0b"), Truth::Unknown);
         assert_eq!(judged(json!({"path": "/p", "below": ["/"]}), &json!({"p": "/etc"})), Truth::True);
-        assert_eq!(judged(json!({"path": "/p", "below": ["/"]}), &json!({"p": "etc"})), Truth::False);
+        assert_eq!(judged(json!({"path": "/p", "below": ["/"]}), &json!({"p": "etc"})), Truth::Unknown);
     }
 
     #[test]
