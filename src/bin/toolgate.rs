@@ -18,7 +18,7 @@ use toolgate::gateway::audit::Sink;
 use toolgate::local::console::Console;
 use toolgate::local::explain::{Question, explain};
 use toolgate::local::run::{Options, RunError};
-use toolgate::local::{crds, run, snapshot, validate};
+use toolgate::local::{apart, crds, run, snapshot, validate};
 use toolgate::telemetry::logs;
 
 /// Declare MCP servers, tools and roles; every call is enforced.
@@ -45,6 +45,12 @@ enum Command {
         /// One server by name; all of them without it.
         #[arg(long, value_name = "NAME")]
         server: Option<String>,
+        /// Folder of manifests.
+        dir: PathBuf,
+    },
+    /// Read a folder for `local`, which runs this as a process of its own.
+    #[command(name = apart::COMMAND, hide = true)]
+    ReadFolder {
         /// Folder of manifests.
         dir: PathBuf,
     },
@@ -185,6 +191,9 @@ fn main() -> ExitCode {
         Command::Validate { dir } => validate_folder(&dir),
         Command::Explain(flags) => explain_folder(flags),
         Command::Snapshot { server, dir } => print_snapshots(&dir, server.as_deref()),
+        Command::ReadFolder { dir } => {
+            apart::serve(&dir, std::io::stdin().lock(), std::io::stdout().lock()).map(|()| true).map_err(Into::into)
+        }
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
     };
     match outcome {

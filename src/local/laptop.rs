@@ -17,8 +17,9 @@ use crate::gateway::catalogue::Catalogue;
 use crate::gateway::upstream::{Config, UpstreamError};
 use crate::policy::Severity;
 
+use super::apart::{Reader, Reading};
 use super::console::Console;
-use super::manifests::{Loaded, Loader, Problem};
+use super::manifests::{Loaded, Problem};
 use super::output::{self, Endpoint, Ready};
 use super::overlay::{self, Overlay};
 use super::plan::{self, Action, Desired, Inputs};
@@ -72,7 +73,7 @@ pub(super) struct Setting {
 pub(super) struct Laptop<'g> {
     gateway: &'g Gateway,
     setting: Setting,
-    loader: Loader,
+    reader: Reader,
     overlay: Overlay,
     mint: Mint,
     desired: Desired,
@@ -93,11 +94,11 @@ struct Offer {
 }
 
 impl<'g> Laptop<'g> {
-    /// Nothing runs yet. `overlay` is the one that was read at start.
+    /// Nothing runs yet. `overlay` is the one that was read at start, by `reader`.
     pub(super) fn new(
         gateway: &'g Gateway,
         setting: Setting,
-        loader: Loader,
+        reader: Reader,
         overlay: Overlay,
         console: Console,
     ) -> Self {
@@ -105,7 +106,7 @@ impl<'g> Laptop<'g> {
         Self {
             gateway,
             setting,
-            loader,
+            reader,
             overlay,
             mint,
             desired: Desired::default(),
@@ -125,18 +126,21 @@ impl<'g> Laptop<'g> {
 
     /// Reads the folder again and puts in force what it says now.
     pub(super) async fn reload(&mut self, questions: &Questions<'g>) -> Result<(), TokenError> {
-        // Reading and compiling must not hold up calls that this thread could serve.
-        let loaded = tokio::task::block_in_place(|| self.loader.load());
-        let Loaded { world, servers, mut problems, .. } = match loaded {
-            Ok(loaded) => loaded,
+        match self.reader.read().await {
+            Ok(reading) => self.take(reading, questions).await,
             Err(error) => {
                 let message = format!("failed to read the folder: {error}; what is in force stays in force");
                 let (file, severity) = (self.setting.directory.clone(), Severity::Error);
                 self.console.problems(vec![Problem { file, line: 0, severity, message }]);
-                return Ok(());
+                Ok(())
             }
-        };
-        match Overlay::read(&self.setting.directory) {
+        }
+    }
+
+    /// Puts in force what was read.
+    pub(super) async fn take(&mut self, reading: Reading, questions: &Questions<'g>) -> Result<(), TokenError> {
+        let Loaded { world, servers, mut problems, .. } = reading.loaded;
+        match reading.overlay {
             Ok(overlay) => self.overlay = overlay,
             Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
                 message: format!("{}; the last good overlay stays in force", fault.message),

@@ -4,6 +4,7 @@
 //! the same code as in a cluster: nothing of it is written here again.
 
 pub mod access;
+pub mod apart;
 pub mod console;
 pub mod crds;
 pub mod explain;

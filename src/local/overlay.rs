@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
@@ -26,7 +26,7 @@ const RESERVED_CLAIMS: [&str; 11] = ["iss", "sub", "aud", "exp", "nbf", "iat", "
 const NAME_BYTES: usize = 63;
 
 /// A valid overlay.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Overlay {
     /// Where callers connect.
     pub listen: Option<SocketAddr>,
@@ -37,7 +37,7 @@ pub struct Overlay {
 }
 
 /// How one server is reached on this machine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Server {
     /// Line of the entry, for messages.
     pub line: usize,
@@ -46,7 +46,7 @@ pub struct Server {
 }
 
 /// Instead of what the manifest says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Launch {
     /// A child process that speaks MCP on its standard input and output.
     Command {
@@ -62,7 +62,7 @@ pub enum Launch {
 }
 
 /// Someone who gets a token.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Identity {
     /// Line of the entry, for messages.
     pub line: usize,

@@ -13,11 +13,11 @@ use crate::gateway::audit::Sink;
 use crate::gateway::{Gateway, Settings, StartError};
 use crate::telemetry::traces::{ExportError, Tracer};
 
+use super::apart::{Reader, Reading};
 use super::console::Console;
 use super::laptop::{Laptop, Questions, Setting};
-use super::manifests::{Loader, Problem};
+use super::manifests::Problem;
 use super::output;
-use super::overlay::Overlay;
 use super::tokens::TokenError;
 use super::watch::Watch;
 
@@ -94,14 +94,16 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     let folder_error = |error| RunError::Folder(options.directory.clone(), error);
     let directory = options.directory.canonicalize().map_err(folder_error)?;
     std::fs::read_dir(&directory).map_err(folder_error)?;
-    let overlay = Overlay::read(&options.directory).map_err(RunError::Overlay)?;
+
+    // The watch comes before the first reading: an edit in between is seen.
+    let mut watch = Watch::new(&directory);
+    let mut reader = Reader::new(&options.directory);
+    let first = reader.read().await.map_err(folder_error)?;
+    let overlay = first.overlay.clone().map_err(RunError::Overlay)?;
     if let Some(name) = options.mcp_json_identity.as_ref().filter(|name| !overlay.identities.contains_key(*name)) {
         return Err(RunError::Identity(name.clone()));
     }
     let Files { audit, mcp_json, ready } = Files::place(&options)?;
-
-    // The watch comes before the first reading: an edit in between is seen.
-    let mut watch = Watch::new(&directory);
     let listen = options.listen.or(overlay.listen).unwrap_or(LISTEN);
     let tracer = Tracer::new(options.otlp_endpoint.as_deref(), options.trace_sample_ratio)?;
     let gateway = Gateway::start(Settings {
@@ -129,9 +131,9 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
         token_lifetime: options.token_lifetime,
     };
     console.say(format!("listening on {}", setting.base));
-    let mut laptop = Laptop::new(&gateway, setting, Loader::new(&options.directory), overlay, console);
+    let mut laptop = Laptop::new(&gateway, setting, reader, overlay, console);
     let mut questions: Questions<'_> = FuturesUnordered::new();
-    let served = serve(&mut laptop, &mut questions, &mut watch, &mut signals).await;
+    let served = serve(&mut laptop, first, &mut questions, &mut watch, &mut signals).await;
 
     drop(questions);
     let mut console = laptop.into_console();
@@ -144,11 +146,12 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
 
 async fn serve<'g>(
     laptop: &mut Laptop<'g>,
+    first: Reading,
     questions: &mut Questions<'g>,
     watch: &mut Watch,
     signals: &mut Signals,
 ) -> Result<(), RunError> {
-    laptop.reload(questions).await?;
+    laptop.take(first, questions).await?;
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),

@@ -11,6 +11,7 @@ mod check;
 pub mod compile;
 mod condition;
 pub mod decide;
+pub(crate) mod entries;
 pub mod explain;
 mod glob;
 pub mod identity;

@@ -5,18 +5,25 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::entries;
 use super::snapshot::{Input, Issuer, Registration, Rule, ServerRequests, Subject, Tool};
 
 /// Every object that policy reads, keyed by (namespace, name).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct World {
     /// Every McpServer.
+    #[serde(with = "entries")]
     pub servers: BTreeMap<Key, Server>,
     /// Every McpTool, by (namespace, name of the McpTool).
+    #[serde(with = "entries")]
     pub tools: BTreeMap<Key, DeclaredTool>,
     /// Every McpRole.
+    #[serde(with = "entries")]
     pub roles: BTreeMap<Key, DeclaredRole>,
     /// Every McpGateway.
+    #[serde(with = "entries")]
     pub gateways: BTreeMap<Key, Gateway>,
 }
 
@@ -28,7 +35,7 @@ pub const UNNAMED_ISSUER: &str = "local";
 pub type Key = (String, String);
 
 /// An McpServer, as far as policy reads it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Server {
     /// Name of the McpGateway in the same namespace whose issuers are trusted; it may not exist.
     pub gateway: String,
@@ -43,7 +50,7 @@ pub struct Server {
 }
 
 /// An McpTool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeclaredTool {
     /// Name of the McpServer in the same namespace.
     pub server: String,
@@ -54,7 +61,7 @@ pub struct DeclaredTool {
 }
 
 /// An McpRole.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeclaredRole {
     /// Inherited roles of the same namespace: they exist and form no cycle.
     pub inherits: Vec<String>,
@@ -67,7 +74,7 @@ pub struct DeclaredRole {
 }
 
 /// A rule and the servers that it is about: the union of both lists. A rule with neither is about no server.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ServerRule {
     /// Globs over McpServer names.
     pub servers: Vec<String>,
@@ -78,7 +85,7 @@ pub struct ServerRule {
 }
 
 /// An McpGateway, as far as policy reads it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Gateway {
     /// `spec.url`.
     pub url: Option<String>,
@@ -91,7 +98,7 @@ pub struct Gateway {
 }
 
 /// Kind, namespace and name of an object.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectRef {
     /// For example `McpRole`.
     pub kind: String,
@@ -123,7 +130,7 @@ pub struct Finding {
 }
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Severity {
     /// In force, but probably not what was meant.
     Warning,

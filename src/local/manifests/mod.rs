@@ -21,6 +21,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::policy::entries;
 use crate::policy::parse::{Objects, parse};
 use crate::policy::world::Key;
 use crate::policy::{Finding, ObjectRef, Severity, World};
@@ -30,22 +33,24 @@ use object::{Outcome, Typed};
 use schema::{Fault, Schemas};
 use yaml::Node;
 
-/// Reads one folder again and again.
-#[derive(Debug)]
+/// Reads one folder again and again. Its serialized form carries what was good over to another process.
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Loader {
     root: PathBuf,
     /// Objects of each file as they were when it was last readable.
     files: BTreeMap<PathBuf, Vec<Arc<Node>>>,
     /// The version of each object that was last in force as a whole.
+    #[serde(with = "entries")]
     good: BTreeMap<ObjectRef, Typed>,
 }
 
 /// What a folder says now.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Loaded {
     /// Policy's view of all objects in force.
     pub world: World,
     /// The McpServers in force, as written.
+    #[serde(with = "entries")]
     pub servers: BTreeMap<Key, crate::api::McpServer>,
     /// Everything wrong or doubtful, sorted by file and line.
     pub problems: Vec<Problem>,
@@ -54,7 +59,7 @@ pub struct Loaded {
 }
 
 /// One finding, mapped to a place. `Display` gives `FILE:LINE: error: MESSAGE`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Problem {
     /// The file, as given to [`Loader::new`] plus its name.
     pub file: PathBuf,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::schema::{Fault, Schemas};
@@ -13,7 +14,7 @@ use crate::policy::ObjectRef;
 use crate::policy::parse::Objects;
 
 /// An object of ours, in its Rust type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) enum Typed {
     Server(Arc<McpServer>),
     Tool(Arc<McpTool>),

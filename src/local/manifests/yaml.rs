@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
@@ -14,7 +14,8 @@ use serde_saphyr::Spanned;
 const MAX_DEPTH: usize = 32;
 
 /// A value and where it stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub(super) struct Node {
     /// 1-based line; of a member, the line of its key.
     pub(super) line: usize,
@@ -27,6 +28,39 @@ enum Content {
     Sequence(Vec<Node>),
     /// Keys are unique: the reader refuses others.
     Mapping(Vec<(String, Node)>),
+}
+
+/// How a node travels to another process: [`Content`] itself is read from YAML, where lines come from the reader.
+#[derive(Deserialize, Serialize)]
+enum Stored {
+    Scalar(usize, Value),
+    Sequence(usize, Vec<Stored>),
+    Mapping(usize, Vec<(String, Stored)>),
+}
+
+impl From<Node> for Stored {
+    fn from(Node { line, content }: Node) -> Self {
+        match content {
+            Content::Scalar(value) => Self::Scalar(line, value),
+            Content::Sequence(items) => Self::Sequence(line, items.into_iter().map(Self::from).collect()),
+            Content::Mapping(members) => {
+                Self::Mapping(line, members.into_iter().map(|(key, node)| (key, node.into())).collect())
+            }
+        }
+    }
+}
+
+impl From<Stored> for Node {
+    fn from(stored: Stored) -> Self {
+        let (line, content) = match stored {
+            Stored::Scalar(line, value) => (line, Content::Scalar(value)),
+            Stored::Sequence(line, items) => (line, Content::Sequence(items.into_iter().map(Self::from).collect())),
+            Stored::Mapping(line, members) => {
+                (line, Content::Mapping(members.into_iter().map(|(key, stored)| (key, stored.into())).collect()))
+            }
+        };
+        Self { line, content }
+    }
 }
 
 /// Why a file is no YAML.
