@@ -93,13 +93,13 @@ fn own_program() -> io::Result<PathBuf> {
 
 /// The other side: reads the state from `input` and writes the answer, or why there is none, to `output`.
 pub fn serve(directory: &Path, mut input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let mut state = String::new();
-    input.read_to_string(&mut state)?;
-    let mut loader = if state.is_empty() { Loader::new(directory) } else { serde_json::from_str(&state)? };
-    let answer = match loader.load() {
+    let mut text = String::new();
+    input.read_to_string(&mut text)?;
+    let mut state = if text.is_empty() { Loader::new(directory) } else { serde_json::from_str(&text)? };
+    let answer = match state.load() {
         Ok(loaded) => {
             let reading = Reading { loaded, overlay: Overlay::read(directory) };
-            Ok(Answer { state: &loader, reading })
+            Ok(Answer { state: &state, reading })
         }
         Err(error) => Err(error.to_string()),
     };

@@ -112,7 +112,7 @@ pub fn id_of(event: &Event) -> Option<&[u8]> {
         .raw
         .split(|byte| matches!(byte, b'\n' | b'\r'))
         .find_map(|line| line.strip_prefix(b"id:"))
-        .map(|id| id.trim_ascii())
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Frames one message as an event. JSON text holds no line breaks between values that matter, but may hold some as

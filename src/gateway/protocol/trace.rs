@@ -44,19 +44,16 @@ pub fn put(message: Envelope, parent: &str, state: Option<&str>) -> Envelope {
     let Some(params) = message.params().filter(|params| params.starts_with('{')) else { return message };
     let mut entries = vec![format!("\"traceparent\":{}", json::quote(parent))];
     entries.extend(state.map(|state| format!("\"tracestate\":{}", json::quote(state))));
-    let edit = match message.meta() {
-        Some(meta) => {
-            let Some(all) = members(meta) else { return message };
-            let kept = all.iter().filter(|(key, _)| key != "traceparent" && key != "tracestate");
-            let kept = kept.map(|(key, value)| format!("{}:{}", json::quote(key), value.get()));
-            let joined = kept.chain(entries).collect::<Vec<_>>().join(",");
-            (range_in(message.text(), meta), format!("{{{joined}}}"))
-        }
-        None => {
-            let start = range_in(message.text(), params).start + 1; // Behind the opening brace.
-            let comma = if members(params).is_some_and(|all| all.is_empty()) { "" } else { "," };
-            (start..start, format!("\"_meta\":{{{}}}{comma}", entries.join(",")))
-        }
+    let edit = if let Some(meta) = message.meta() {
+        let Some(all) = members(meta) else { return message };
+        let kept = all.iter().filter(|(key, _)| key != "traceparent" && key != "tracestate");
+        let kept = kept.map(|(key, value)| format!("{}:{}", json::quote(key), value.get()));
+        let joined = kept.chain(entries).collect::<Vec<_>>().join(",");
+        (range_in(message.text(), meta), format!("{{{joined}}}"))
+    } else {
+        let start = range_in(message.text(), params).start + 1; // Behind the opening brace.
+        let comma = if members(params).is_some_and(|all| all.is_empty()) { "" } else { "," };
+        (start..start, format!("\"_meta\":{{{}}}{comma}", entries.join(",")))
     };
     Envelope::parse_trusting(splice(message.text(), &[edit]).into()).unwrap_or(message)
 }

@@ -34,8 +34,8 @@ enum Content {
 #[derive(Deserialize, Serialize)]
 enum Stored {
     Scalar(usize, Value),
-    Sequence(usize, Vec<Stored>),
-    Mapping(usize, Vec<(String, Stored)>),
+    Sequence(usize, Vec<Self>),
+    Mapping(usize, Vec<(String, Self)>),
 }
 
 impl From<Node> for Stored {
