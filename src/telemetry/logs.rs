@@ -3,7 +3,8 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How the process log looks.
@@ -34,27 +35,31 @@ pub enum InitError {
     Twice,
 }
 
-/// Sets the log up, once per process. `filter` is in the form of `tracing` directives; absent: `info`.
+/// Sets the log up, once per process. `filter` names levels, in all or by target (`warn,toolgate=debug`); absent:
+/// `info`.
 pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
     let filter = parse(filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let json = match format {
         Format::Auto => !std::io::stderr().is_terminal(),
         Format::Text => false,
         Format::Json => true,
     };
+    let registry = tracing_subscriber::registry().with(filter);
     let outcome = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()
+        registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     } else {
-        builder.with_target(false).finish().try_init()
+        registry.with(layer.with_target(false)).try_init()
     };
     outcome.map_err(|_| InitError::Twice)
 }
 
-fn parse(filter: Option<&str>) -> Result<EnvFilter, InitError> {
+fn parse(filter: Option<&str>) -> Result<Targets, InitError> {
     let filter = filter.unwrap_or("info");
-    EnvFilter::try_new(filter)
-        .map_err(|error| InitError::Filter { filter: filter.to_owned(), cause: error.to_string() })
+    filter.parse().map_err(|error: tracing_subscriber::filter::ParseError| InitError::Filter {
+        filter: filter.to_owned(),
+        cause: error.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -24,3 +24,4 @@ mod oauth;
 mod sessions;
 mod shaping;
 mod tokens;
+mod traces;
