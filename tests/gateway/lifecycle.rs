@@ -87,6 +87,21 @@ async fn a_server_that_is_removed_is_unknown_and_its_child_ends() {
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_child_that_fails_are_warnings() {
+    let script = "echo 'no key in \u{1b}[31mTHE_KEY' >&2; exit 3";
+    let folder = Folder::new().stdio("s", &["/bin/sh", "-c", script]).all_for_ada();
+    let toolgate = Toolgate::start_with(folder, &["--log-format", "json"]).await;
+    let line = until("its end is in the log", || {
+        let log = toolgate.log();
+        log.lines().find(|line| line.contains("before it ended")).map(str::to_owned)
+    })
+    .await;
+    let line: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+    assert_eq!((&line["level"], &line["server"]), (&json!("WARN"), &json!("s")), "{line}");
+    assert_eq!(line["line"], "no key in  [31mTHE_KEY", "{line}");
+}
+
+#[tokio::test]
 async fn a_child_gets_a_clean_environment() {
     let folder = Folder::new();
     let log = folder.scratch("environment").to_str().unwrap().to_owned();

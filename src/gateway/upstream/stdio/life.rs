@@ -2,12 +2,14 @@
 //!
 //! Owns the pipes. What a line means is the child's to say.
 
+use std::collections::VecDeque;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
@@ -21,6 +23,10 @@ use super::wire::{Line, Lines};
 
 /// Longest line of standard error that is logged whole, in bytes.
 const STDERR_LINE: usize = 8 << 10;
+/// Lines of standard error that are kept for the end.
+const LAST_LINES: usize = 10;
+/// What is kept of each, in bytes.
+const LAST_LINE: usize = 400;
 
 /// How a child's life ended.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(super) struct Exit {
     pub(super) up: Duration,
     /// In words: "the server exited with status 1".
     pub(super) why: String,
+    /// The last lines of standard error, oldest first, each cut to a bound.
+    pub(super) last_lines: Vec<String>,
 }
 
 /// The life of a child, from its start until nothing of it is left.
@@ -44,7 +52,8 @@ pub(super) async fn live(
     /// What a process wrote before it exited is read at most this long: others may hold its output open.
     const REST: Duration = Duration::from_secs(1);
     let started = Instant::now();
-    let log = AbortOnDropHandle::new(tokio::spawn(log(child.name.clone(), stderr)));
+    let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+    let log = AbortOnDropHandle::new(tokio::spawn(log(child.name.clone(), stderr, last_lines.clone())));
     let mut reader = Box::pin(read(&child, stdout).fuse());
     let mut writer = Box::pin(write(stdin, queue, child.bounds.write));
     let (end, asked) = tokio::select! {
@@ -67,7 +76,8 @@ pub(super) async fn live(
         End::TooLarge => format!("the server wrote a line of more than {} bytes", child.bounds.message),
         End::Gone => describe(status),
     };
-    Exit { asked, up, why }
+    let last_lines = std::mem::take(&mut *last_lines.lock()).into();
+    Exit { asked, up, why, last_lines }
 }
 
 fn describe(status: std::io::Result<ExitStatus>) -> String {
@@ -105,17 +115,41 @@ async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, limit: D
     }
 }
 
-async fn log(server: Arc<str>, stderr: impl AsyncRead + Unpin) {
+async fn log(server: Arc<str>, stderr: impl AsyncRead + Unpin, last_lines: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = Lines::new(stderr, STDERR_LINE);
     while let Ok(Some(line)) = lines.next().await {
         let (Line::Whole(text) | Line::TooLong(text)) = line;
-        if !text.is_empty() {
-            tracing::info!(target: "upstream::stderr", %server, line = printable(&text), "stderr");
+        if text.is_empty() {
+            continue;
         }
+        tracing::info!(target: "upstream::stderr", %server, line = printable(&text), "stderr");
+        let mut last_lines = last_lines.lock();
+        if last_lines.len() == LAST_LINES {
+            last_lines.pop_front();
+        }
+        last_lines.push_back(printable(text.get(..LAST_LINE).unwrap_or(&text)));
     }
 }
 
 /// Text of a server for our log: no control character of it reaches a terminal.
 pub(super) fn printable(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_lines_are_kept_within_bounds() {
+        let lines: Vec<String> = (0..50).map(|line| format!("{line}: \u{1b}[31m{}", "é".repeat(1_000))).collect();
+        let kept = Arc::new(Mutex::new(VecDeque::new()));
+
+        log("s".into(), lines.join("\n\n").as_bytes(), kept.clone()).await;
+
+        let kept = kept.lock();
+        assert_eq!(kept.len(), LAST_LINES);
+        assert!(kept.front().unwrap().starts_with("40:  [31mé") && kept.back().unwrap().starts_with("49: "));
+        assert!(kept.iter().all(|line| line.len() <= LAST_LINE + 2), "{kept:?}"); // A replacement character at the cut.
+    }
 }

@@ -316,6 +316,9 @@ impl Pool {
                 tracing::debug!(server = %name, why = exit.why, "the server has ended");
             } else {
                 tracing::warn!(server = %name, why = exit.why, up = ?exit.up, "the server ended by itself");
+                for line in exit.last_lines {
+                    tracing::warn!(target: "upstream::stderr", server = %name, line, "before it ended, the server wrote");
+                }
                 if !probe.load(Ordering::Relaxed) {
                     failures.lock().failed(of, exit.up, Instant::now(), exit.why);
                 }
