@@ -23,7 +23,7 @@ use super::protocol::error::{REQUEST, Reject, upstream_label};
 use super::protocol::headers::{self, LAST_EVENT, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
-use super::upstream::{Reply, UpstreamError};
+use super::upstream::{Reply, UpstreamError, Verb};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
@@ -182,7 +182,7 @@ impl Exchange {
         if !message.id().is_some_and(|id| session.answered(id)) {
             return Err(nobody());
         }
-        let reply = forward::answer(&self.endpoint, &caller, &session, &self.head, message).await;
+        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Post(message)).await;
         let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way::plain(caller, session), reply))
     }
@@ -196,7 +196,7 @@ impl Exchange {
             return Err(Reject::malformed(REQUEST, "Last-Event-ID is no event that this session saw lately"));
         }
         let open = self.open_stream(&caller)?;
-        let reply = forward::open_stream(&self.endpoint, &caller, &session, &self.head).await;
+        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Get).await;
         let reply = reply.map_err(|error| self.failed(error))?;
         Ok((Way { open: Some(open), ..Way::plain(caller, session) }, reply))
     }
@@ -204,7 +204,7 @@ impl Exchange {
     /// The end of a session.
     async fn delete(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
-        let reply = forward::end_session(&self.endpoint, &caller, &session, &self.head).await;
+        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Delete).await;
         let reply = reply.map_err(|error| self.failed(error))?;
         if reply.status.is_success() {
             self.endpoint.sessions.remove(&session.id);

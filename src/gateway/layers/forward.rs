@@ -55,38 +55,16 @@ fn set_header(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     }
 }
 
-/// Sends an answer to a request from the server: the session has seen that it was asked.
-pub(in crate::gateway) async fn answer(
+/// Sends what concerns a session as a whole: the client's answer to a request of the server (the session has seen that
+/// it was asked), the opening of the session's stream, its end.
+pub(in crate::gateway) async fn in_session(
     endpoint: &Endpoint,
     caller: &Caller,
     session: &Session,
     head: &Parts,
-    message: Envelope,
+    verb: Verb,
 ) -> Result<Reply, UpstreamError> {
-    let travelling = travelling(&head.headers, Era::Legacy);
-    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Post(message)).await
-}
-
-/// Opens the stream of a session.
-pub(in crate::gateway) async fn open_stream(
-    endpoint: &Endpoint,
-    caller: &Caller,
-    session: &Session,
-    head: &Parts,
-) -> Result<Reply, UpstreamError> {
-    let travelling = travelling(&head.headers, Era::Legacy);
-    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Get).await
-}
-
-/// Ends a session.
-pub(in crate::gateway) async fn end_session(
-    endpoint: &Endpoint,
-    caller: &Caller,
-    session: &Session,
-    head: &Parts,
-) -> Result<Reply, UpstreamError> {
-    let travelling = travelling(&head.headers, Era::Legacy);
-    exchange(endpoint, caller, Some(session), Era::Legacy, travelling, Verb::Delete).await
+    exchange(endpoint, caller, Some(session), Era::Legacy, travelling(&head.headers, Era::Legacy), verb).await
 }
 
 /// Tells a server that its request is not permitted.

@@ -4,7 +4,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::gateway::upstream::Event;
+/// One server-sent event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The event as it came, terminating blank line included.
+    pub raw: Bytes,
+    /// The message in it: its `data` lines joined. `None` for comments and priming events.
+    pub data: Option<Bytes>,
+}
 
 /// Splits a byte stream into events.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use futures::Stream;
 
 use super::protocol::envelope::Envelope;
 use super::protocol::era::Era;
+pub use super::protocol::sse::Event;
 
 /// One HTTP exchange towards a server.
 #[derive(Debug)]
@@ -70,15 +71,6 @@ pub enum Content {
 
 /// Events in order. An item that is an error ends the stream.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, UpstreamError>> + Send>>;
-
-/// One server-sent event.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// The event as it came, terminating blank line included.
-    pub raw: Bytes,
-    /// The message in it: its `data` lines joined. `None` for comments and priming events.
-    pub data: Option<Bytes>,
-}
 
 /// Why a server gave no answer that could be passed on.
 #[derive(Debug, thiserror::Error)]
