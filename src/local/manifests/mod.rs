@@ -131,6 +131,10 @@ impl Loader {
             _ => None,
         });
         let servers = servers.map(|server| (key(&server), server)).collect();
+        for problem in problems.iter_mut().filter(|problem| problem.message.contains(char::is_control)) {
+            // Whatever a message quotes, it is one line.
+            problem.message = problem.message.replace(char::is_control, " ");
+        }
         problems
             .sort_by(|a, b| (&a.file, a.line, b.severity, &a.message).cmp(&(&b.file, b.line, a.severity, &b.message)));
         problems.dedup();
