@@ -131,6 +131,9 @@ impl Loader {
             _ => None,
         });
         let servers = servers.map(|server| (key(&server), server)).collect();
+        for problem in &mut problems {
+            problem.message = wording::one_line(&problem.message);
+        }
         problems
             .sort_by(|a, b| (&a.file, a.line, b.severity, &a.message).cmp(&(&b.file, b.line, a.severity, &b.message)));
         problems.dedup();
