@@ -131,9 +131,8 @@ impl Loader {
             _ => None,
         });
         let servers = servers.map(|server| (key(&server), server)).collect();
-        for problem in problems.iter_mut().filter(|problem| problem.message.contains(char::is_control)) {
-            // Whatever a message quotes, it is one line.
-            problem.message = problem.message.replace(char::is_control, " ");
+        for problem in &mut problems {
+            problem.message = wording::one_line(&problem.message);
         }
         problems
             .sort_by(|a, b| (&a.file, a.line, b.severity, &a.message).cmp(&(&b.file, b.line, a.severity, &b.message)));

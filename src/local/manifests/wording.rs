@@ -29,6 +29,12 @@ pub(super) fn of(error: &ValidationError<'_>) -> String {
     }
 }
 
+/// A message may quote what a manifest says: its control characters neither break the line nor reach a terminal.
+pub(super) fn one_line(message: &str) -> String {
+    let escaped = |one: char| if one.is_control() { one.escape_default().to_string() } else { one.to_string() };
+    message.chars().map(escaped).collect()
+}
+
 fn types(kind: &TypeKind) -> String {
     let name = |kind: &str| match kind {
         "object" => "a mapping".to_owned(),
