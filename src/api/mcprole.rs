@@ -201,11 +201,11 @@ pub struct Argument {
     pub below: Vec<String>,
     /// The value is a number of at least this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = -9007199254740991_i64, max = 9007199254740991_i64))]
+    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
     pub minimum: Option<i64>,
     /// The value is a number of at most this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = -9007199254740991_i64, max = 9007199254740991_i64))]
+    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
     pub maximum: Option<i64>,
 }
 

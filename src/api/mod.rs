@@ -8,6 +8,8 @@
 
 // `KubeSchema` copies each type, `pub` and all, into the body of a function.
 #![allow(unreachable_pub)]
+// Several `printcolumn` have the same `type_`.
+#![allow(clippy::duplicated_attributes)]
 
 mod common;
 mod mcpgateway;
@@ -15,7 +17,8 @@ mod mcprole;
 mod mcpserver;
 mod mcptool;
 pub mod schema;
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")] // For the reader and writer of YAML.
 mod tests;
 
 pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};

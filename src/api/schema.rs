@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions as they are shipped: derived from the types, then brought to what Kubernetes expects.
+//! The custom resource definitions as they are shipped: derived from the types, then brought to what Kubernetes expects.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -13,7 +13,7 @@ pub struct Definition {
     pub kind: String,
     /// For example `mcpservers`.
     pub plural: String,
-    /// The whole CustomResourceDefinition.
+    /// The whole `CustomResourceDefinition`.
     pub crd: Value,
 }
 

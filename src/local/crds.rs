@@ -1,4 +1,4 @@
-//! `toolgate crds`: the CustomResourceDefinitions as YAML, one file a kind.
+//! `toolgate crds`: the custom resource definitions as YAML, one file a kind.
 
 use std::path::Path;
 

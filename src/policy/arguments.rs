@@ -130,13 +130,13 @@ fn segments(path: &str) -> Option<Vec<&str>> {
 /// Compares a JSON number with an integer, exactly.
 #[allow(clippy::cast_possible_truncation)] // Within ±2^63, where truncation keeps the integral part exactly.
 fn compare(number: &Number, bound: i64) -> Ordering {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0; // 2^63
     if let Some(integer) = number.as_i64() {
         return integer.cmp(&bound);
     }
     if number.is_u64() {
         return Ordering::Greater; // Beyond every i64.
     }
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0; // 2^63
     match number.as_f64() {
         Some(float) if float >= LIMIT => Ordering::Greater,
         Some(float) if float < -LIMIT => Ordering::Less,

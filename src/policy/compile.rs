@@ -132,8 +132,12 @@ fn reduced(rule: &Rule) -> Rule {
     let Rule { index: _, effect: _, tools, tool_selector, prompts, resources, arguments, time_window, when: _ } =
         &mut rule;
     [tools, prompts, resources].into_iter().for_each(sort);
-    tool_selector.iter_mut().for_each(|selector| sort(&mut selector.capabilities));
-    time_window.iter_mut().for_each(|window| sort(&mut window.days));
+    if let Some(selector) = tool_selector {
+        sort(&mut selector.capabilities);
+    }
+    if let Some(window) = time_window {
+        sort(&mut window.days);
+    }
     for ArgumentRule { path: _, one_of, below, minimum: _, maximum: _ } in arguments {
         sort(one_of);
         sort(below);

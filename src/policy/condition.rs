@@ -107,7 +107,9 @@ impl Condition {
                 "arguments" => inputs.arguments,
                 "tool" => inputs.tool,
                 _ => {
-                    values::timestamp(inputs.now).into_iter().for_each(|now| scope.add_variable_from_value("now", now));
+                    if let Some(now) = values::timestamp(inputs.now) {
+                        scope.add_variable_from_value("now", now);
+                    }
                     continue;
                 }
             };

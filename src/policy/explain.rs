@@ -54,9 +54,8 @@ pub struct Reach {
 pub fn explain(policy: &Policy, identity: Option<&Identity>, call: &Call<'_>, now: Timestamp) -> Explanation {
     let view = policy.subject(identity);
     let open = call.arguments.is_none() && rule::has_arguments(call.item);
-    let located = match policy.locate(&view, call.item, now) {
-        Ok(located) => located,
-        Err(_) => return Explanation { decision: policy.decide(&view, call, now), rules: Vec::new() },
+    let Ok(located) = policy.locate(&view, call.item, now) else {
+        return Explanation { decision: policy.decide(&view, call, now), rules: Vec::new() };
     };
     let arguments = Arguments::new(call.arguments.filter(|_| rule::has_arguments(call.item)));
     let facts = facts(&view, &located, &arguments, now);
@@ -172,11 +171,11 @@ fn because(rule: &CompiledRule, facts: &Facts<'_>, open: bool) -> String {
         let truth = rule.judge_when(facts, !open);
         match truth {
             truth if !matters(truth) && open && rule.is_dynamic() => {
-                depends.push(format!("when {}", condition.source()))
+                depends.push(format!("when {}", condition.source()));
             }
             Truth::Unknown => {
                 let note = format!("when cannot be evaluated: {}", condition.source());
-                if matters(truth) { fails.push(note) } else { depends.push(note) }
+                if matters(truth) { &mut fails } else { &mut depends }.push(note);
             }
             truth if matters(truth) => fails.push(format!("when does not hold: {}", condition.source())),
             _ => {}

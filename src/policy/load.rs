@@ -156,7 +156,7 @@ impl Policy {
         index("issuer URL", snapshot.issuers.iter().map(|issuer| issuer.url.as_str()))?;
         let by_name = index("tool", snapshot.tools.iter().map(|tool| tool.name.as_str()))?;
         let by_exposed_name = index("exposed tool", snapshot.tools.iter().map(exposed_name))?;
-        let roles = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
+        let role_index = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
         let rules = compile_rules(&snapshot)?;
 
         let naming = |tool: &Tool| {
@@ -168,7 +168,7 @@ impl Policy {
         let variable = |tool: &Tool| rule::tool_variable(&tool.name, &snapshot.target.server, Some(tool));
         let variables = snapshot.tools.iter().map(|tool| reads_tool.then(|| variable(tool))).collect();
         let hash = snapshot.hash().into();
-        Ok(Self { snapshot, hash, by_name, by_exposed_name, variables, rules_of_tools, rules, roles })
+        Ok(Self { snapshot, hash, by_name, by_exposed_name, variables, rules_of_tools, rules, roles: role_index })
     }
 
     /// What was loaded.

@@ -66,14 +66,14 @@ pub(super) enum Miss {
 
 impl CompiledRule {
     /// Compiles a rule; the error is the name of the field and what is wrong with it.
-    pub(super) fn compile(rule: &Rule, reference: RuleRef, role: usize) -> Result<Self, (&'static str, String)> {
+    pub(super) fn compile(rule: &Rule, reference: RuleRef, holder: usize) -> Result<Self, (&'static str, String)> {
         let globs = |field, texts: &[String]| {
             texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>().map_err(|error| (field, error))
         };
         rule.arguments.iter().try_for_each(arguments::check).map_err(|error| ("arguments", error))?;
         Ok(Self {
             reference,
-            role,
+            role: holder,
             effect: rule.effect,
             tools: globs("tools", &rule.tools)?,
             selector: rule.tool_selector.clone(),

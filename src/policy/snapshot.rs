@@ -159,6 +159,7 @@ pub struct Tool {
 /// What the author of an McpTool believes about it. Unset means the cautious value.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // The four hints of the protocol, which are independent of each other.
 pub struct Annotations {
     /// Changes nothing. Default false.
     pub read_only: bool,
@@ -394,7 +395,7 @@ pub enum Keys {
     Inline(String),
     /// A URL that answers with a JWK set.
     Url(String),
-    /// `jwks_uri` of the issuer's own metadata (OpenID Connect Discovery, RFC 8414).
+    /// `jwks_uri` of the issuer's own metadata (`OpenID` Connect Discovery, RFC 8414).
     Discovery,
 }
 

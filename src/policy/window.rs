@@ -32,7 +32,7 @@ impl Window {
             *slot.ok_or_else(|| format!("time window has day {day}; days are 1 (Monday) to 7 (Sunday)"))? = true;
         }
         let zone = zone(&window.time_zone)?;
-        let text = describe(&days, window);
+        let text = describe(days, window);
         Ok(Self { days, start: window.start_minute, end: window.end_minute, zone, text })
     }
 
@@ -67,7 +67,7 @@ fn minute_of_day(time: Time) -> u16 {
     u16::try_from(minute).unwrap_or(0) // jiff's hours and minutes are never negative.
 }
 
-fn describe(days: &[bool; 7], window: &TimeWindow) -> String {
+fn describe(days: [bool; 7], window: &TimeWindow) -> String {
     let clock = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
     let named: Vec<(usize, &str)> =
         DAY_NAMES.iter().enumerate().filter(|(i, _)| days.get(*i) == Some(&true)).map(|(i, d)| (i, *d)).collect();

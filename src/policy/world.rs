@@ -10,13 +10,13 @@ use super::snapshot::{Input, Issuer, Registration, Rule, ServerRequests, Subject
 /// Every object that policy reads, keyed by (namespace, name).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct World {
-    /// McpServers.
+    /// Every McpServer.
     pub servers: BTreeMap<Key, Server>,
-    /// McpTools, by (namespace, name of the McpTool).
+    /// Every McpTool, by (namespace, name of the McpTool).
     pub tools: BTreeMap<Key, DeclaredTool>,
-    /// McpRoles.
+    /// Every McpRole.
     pub roles: BTreeMap<Key, DeclaredRole>,
-    /// McpGateways.
+    /// Every McpGateway.
     pub gateways: BTreeMap<Key, Gateway>,
 }
 

@@ -267,7 +267,9 @@ impl Loader {
 
 fn judge_together(objects: &BTreeMap<ObjectRef, Typed>) -> (World, Vec<Finding>) {
     let mut all = Objects::default();
-    objects.values().for_each(|typed| typed.add_to(&mut all));
+    for typed in objects.values() {
+        typed.add_to(&mut all);
+    }
     parse(&all)
 }
 

@@ -73,7 +73,7 @@ impl Schemas {
     pub(super) fn check(&self, kind: &str, object: &Value) -> Vec<Fault> {
         let Some(kind) = self.kinds.get(kind) else { return Vec::new() };
         let mut faults = Vec::new();
-        walk(&kind.schema, object, String::new(), &mut faults);
+        walk(&kind.schema, object, "", &mut faults);
         let invalid: Vec<Fault> = kind
             .validator
             .iter_errors(object)
@@ -144,14 +144,14 @@ fn plain(schema: &Value) -> Value {
 }
 
 /// What JSON Schema does not say: unknown fields, and lists that are sets or maps.
-fn walk(schema: &Value, value: &Value, pointer: String, faults: &mut Vec<Fault>) {
+fn walk(schema: &Value, value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
     match value {
         Value::Object(members) => {
             let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
             for (name, member) in members {
                 let pointer = format!("{pointer}/{}", escape(name));
                 match properties.get(name) {
-                    Some(schema) => walk(schema, member, pointer, faults),
+                    Some(schema) => walk(schema, member, &pointer, faults),
                     None => faults.push(Fault::new(pointer, wording::unknown_field(name, properties))),
                 }
             }
@@ -159,9 +159,9 @@ fn walk(schema: &Value, value: &Value, pointer: String, faults: &mut Vec<Fault>)
         Value::Array(items) => {
             let Some(schema) = schema.get("items").map(|items| (schema, items)) else { return };
             let (list, items_schema) = schema;
-            unique(list, items, &pointer, faults);
+            unique(list, items, pointer, faults);
             for (index, item) in items.iter().enumerate() {
-                walk(items_schema, item, format!("{pointer}/{index}"), faults);
+                walk(items_schema, item, &format!("{pointer}/{index}"), faults);
             }
         }
         _ => {}

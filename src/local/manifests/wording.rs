@@ -111,7 +111,7 @@ pub(super) fn short(text: &str) -> String {
 /// `spec.rules[0].tools` as `/spec/rules/0/tools`.
 pub(super) fn pointer(path: &str) -> String {
     let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
-    steps.map(|step| format!("/{}", escape(step))).collect()
+    steps.flat_map(|step| ["/".to_owned(), escape(step)]).collect()
 }
 
 /// `/spec/rules/0/tools` as `spec.rules[0].tools`, as users write it.
@@ -120,7 +120,7 @@ pub(super) fn path(pointer: &str) -> String {
     for token in pointer.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");
         if token.bytes().all(|byte| byte.is_ascii_digit()) && !token.is_empty() {
-            path += &format!("[{token}]");
+            path.extend(["[", &token, "]"]);
         } else {
             if !path.is_empty() {
                 path.push('.');

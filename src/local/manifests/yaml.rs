@@ -241,7 +241,7 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let alias = format!("*a{}", level - 1);
-            text += &format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
+            text = format!("{text}a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
         }
         assert!(read(&text).is_err());
     }

@@ -1,4 +1,5 @@
 //! The functions of a condition. Each is an error where a value has a type that it is not about.
+#![allow(clippy::needless_pass_by_value)] // The crate calls functions with owned values.
 
 use std::sync::Arc;
 

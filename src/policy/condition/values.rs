@@ -17,7 +17,7 @@ const TEXT_BYTES: usize = 256 << 10;
 #[derive(Debug, PartialEq)]
 pub(super) enum Need {
     /// Only these fields.
-    Fields(BTreeMap<String, Need>),
+    Fields(BTreeMap<String, Self>),
     /// Everything below.
     All,
 }

@@ -178,13 +178,12 @@ fn undeclared_tools_are_granted_by_name_alone_and_denied_on_the_worst_assumption
         {"effect": "Allow", "tools": ["get_*", "del_*"]},
         {"effect": "Deny", "tools": ["del_*"]},
     ]);
-    let roles =
-        json!([{"name": "dev", "subjects": [{"kind": "User", "issuer": "corp", "name": "ada"}], "rules": rules}]);
+    let dev = json!([{"name": "dev", "subjects": [{"kind": "User", "issuer": "corp", "name": "ada"}], "rules": rules}]);
     let load = |roles| {
         let snapshot = Snapshot { registration: Registration::Auto, ..snapshot(json!([]), roles) };
         Policy::load(snapshot).unwrap()
     };
-    let policy = load(roles);
+    let policy = load(dev);
     assert_eq!(decide(&policy, Item::Tool("get_x"), None).verdict, Verdict::Allow);
     assert_eq!(decide(&policy, Item::Tool("other"), None).reason, Reason::NoRule);
     assert_eq!(decide(&policy, Item::Tool("del_x"), None).reason, Reason::DenyRule);

@@ -23,14 +23,14 @@ pub(super) fn parse(
             let object = reference(*role);
             let circle = circles.get(name).map(Vec::as_slice).unwrap_or_default();
             let inherits = inherits(role, &object, roles, circle, report);
-            let mut rules = rules::parse(role, &object, report);
+            let mut in_force = rules::parse(role, &object, report);
             if !circle.is_empty() {
                 // Fails closed: what these roles deny no longer reaches the others, so none of them may grant.
-                rules.retain(|rule| rule.rule.effect == Effect::Deny);
+                in_force.retain(|rule| rule.rule.effect == Effect::Deny);
             }
             let subjects = subjects(role, &object, &issuers, report);
             let key = (namespace.to_owned(), name.to_owned());
-            parsed.insert(key, DeclaredRole { inherits, subjects, rules, input: input(*role) });
+            parsed.insert(key, DeclaredRole { inherits, subjects, rules: in_force, input: input(*role) });
         }
     }
     parsed
@@ -84,18 +84,15 @@ fn subjects(role: &McpRole, object: &ObjectRef, issuers: &BTreeSet<&str>, report
     for (index, declared) in role.spec.subjects.iter().enumerate() {
         let pointer = format!("/spec/subjects/{index}");
         let Some(issuer) = issuer(declared, object, &pointer, issuers, report) else { continue };
-        match subject(declared, issuer) {
-            Some(subject) => {
-                kept.insert(subject);
-            }
-            None => {
-                let message = match declared.kind {
-                    SubjectKind::Claim => "a subject of kind Claim needs claim and values, so nobody is meant",
-                    _ => "a subject of this kind needs a name, so nobody is meant",
-                };
-                report.error(object, pointer, "InvalidSubject", message.to_owned());
-            }
+        if let Some(subject) = subject(declared, issuer) {
+            kept.insert(subject);
+            continue;
         }
+        let message = match declared.kind {
+            SubjectKind::Claim => "a subject of kind Claim needs claim and values, so nobody is meant: set both",
+            _ => "a subject of this kind needs a name, so nobody is meant: set name",
+        };
+        report.error(object, pointer, "InvalidSubject", message.to_owned());
     }
     kept.into_iter().collect()
 }

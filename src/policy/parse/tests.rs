@@ -404,7 +404,7 @@ fn arbitrary() -> impl Strategy<Value = Objects> {
     let subject = (any::<bool>(), proptest::option::of(name()), proptest::option::of(name())).prop_map(
         |(user, name, issuer)| json!({"kind": if user {"User"} else {"Claim"}, "name": name, "issuer": issuer}),
     );
-    let role = (names(), rules, proptest::collection::vec(subject, 0..3)).prop_map(|(inherits, rules, subjects)| {
+    let access = (names(), rules, proptest::collection::vec(subject, 0..3)).prop_map(|(inherits, rules, subjects)| {
         let inherits: Vec<Value> = inherits.iter().map(|name| json!({"name": name})).collect();
         json!({"inherits": inherits, "rules": rules, "subjects": subjects})
     });
@@ -422,7 +422,7 @@ fn arbitrary() -> impl Strategy<Value = Objects> {
             .prop_map(move |specs| specs.into_iter().map(|(name, spec)| (kind, name, spec)).collect::<Vec<_>>())
     };
     (
-        some("McpRole", role.boxed()),
+        some("McpRole", access.boxed()),
         some("McpTool", tool.boxed()),
         some("McpGateway", gateway.boxed()),
         some("McpServer", server.boxed()),

@@ -1,4 +1,5 @@
 //! Small policies for unit tests, written as the JSON of a snapshot with the usual rest filled in.
+#![allow(clippy::needless_pass_by_value)] // So that tests can write `json!` in place.
 
 use serde_json::{Map, Value, json};
 

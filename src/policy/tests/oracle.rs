@@ -1,5 +1,7 @@
 //! Policy a second time: slow, plain, straight from the objects, sharing no code with the engine.
 
+#![allow(clippy::option_option, clippy::unnecessary_wraps)] // The plain way, and one signature for all meanings.
+
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 

@@ -115,7 +115,7 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
         1 => select(TEMPLATES.to_vec()).prop_map(|(text, _)| OwnedItem::Template(text)),
     ];
     let arguments = select(vec![
-        r#"{}"#,
+        "{}",
         r#"{"env":"dev"}"#,
         r#"{"env":"prod","n":3}"#,
         r#"{"env":["dev"],"n":"3"}"#,
@@ -123,8 +123,8 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
         r#"{"env":"dev","n":1e1,"p":"/data/x"}"#,
         r#"{"p":"/data/../etc"}"#,
         r#"{"p":"/database","env":null}"#,
-        r#"[]"#,
-        r#"{"#,
+        "[]",
+        "{",
     ]);
     let arguments = option::weighted(0.8, arguments.prop_map(str::to_owned));
     (option::weighted(0.85, identity), item, arguments, select(NOWS.to_vec()))
