@@ -22,8 +22,7 @@ use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
     printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gatewayRef.name", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')")
-        .message("the name of an McpServer must be lower case letters, digits and '-', start with a letter and have at most 63 characters: a Service will bear it")
-        .field_path(".metadata.name"),
+        .message("the name of an McpServer must be lower case letters, digits and '-', start with a letter and have at most 63 characters: a Service will bear it"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerSpec {
