@@ -1,0 +1,93 @@
+//! An API server of one's own: started by `tests/cluster/up`, ended with this process or by dropping it.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use kube::Client;
+use kube::config::Kubeconfig;
+use tempfile::TempDir;
+
+use super::repository;
+
+/// etcd, kube-apiserver and kube-controller-manager on ports of their own.
+pub(crate) struct ApiServer {
+    state: PathBuf,
+    up: Child,
+    /// `up --follow` ends when this does, whichever way this process ends.
+    hold: Option<ChildStdin>,
+    /// Keeps what `up` said, for the message when it fails; it goes last.
+    folder: TempDir,
+}
+
+impl ApiServer {
+    /// Starts it and returns when it answers.
+    ///
+    /// # Panics
+    /// With the words of `up` when a prerequisite is missing or a component does not start.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("toolgate-api-").tempdir().expect("no temporary folder");
+        let state = folder.path().join("state");
+        let said = folder.path().join("said");
+        let mut up = command(&state)
+            .args(["api-up", "--follow"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&said).unwrap())
+            .spawn()
+            .expect("tests/cluster/up cannot be run; it needs bash");
+        let hold = up.stdin.take();
+        // One line when it is up, or the end of the output when it is not.
+        let mut line = String::new();
+        BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if !line.starts_with("export KUBECONFIG=") {
+            let mut words = String::new();
+            File::open(&said).unwrap().read_to_string(&mut words).unwrap();
+            let _ = up.wait();
+            panic!("no API server for tests:\n{words}");
+        }
+        Self { state, up, hold, folder }
+    }
+
+    /// As whom and where to call it. The user may do everything.
+    pub(crate) fn kubeconfig(&self) -> Kubeconfig {
+        Kubeconfig::read_from(self.state.join("kubeconfig/admin")).expect("up leaves a kubeconfig")
+    }
+
+    /// A client for the runtime that asks.
+    pub(crate) async fn client(&self) -> Client {
+        super::client(self.kubeconfig()).await
+    }
+
+    /// Ends a component, for example `kube-apiserver`, and returns when it is gone.
+    pub(crate) fn stop(&self, component: &str) {
+        self.run(["stop", component]);
+    }
+
+    /// Starts a component that was stopped. An API server answers when this returns.
+    pub(crate) fn resume(&self, component: &str) {
+        self.run(["start", component]);
+    }
+
+    fn run<const N: usize>(&self, arguments: [&str; N]) {
+        let output = command(&self.state).args(arguments).output().unwrap();
+        assert!(output.status.success(), "up {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        let ended = self.up.wait();
+        if !ended.is_ok_and(|status| status.success()) {
+            eprintln!("the API server in {} was not stopped cleanly", self.folder.path().display());
+        }
+    }
+}
+
+fn command(state: &std::path::Path) -> Command {
+    let mut command = Command::new(repository().join("tests/cluster/up"));
+    command.env("TOOLGATE_TEST_STATE", state);
+    command
+}
