@@ -108,8 +108,10 @@ pub(crate) async fn install(client: &Client) {
         // Established is the promise. The server keeps it a moment later, and says so in no object that could be
         // watched: so ask.
         let objects = Api::<DynamicObject>::all_with(client.clone(), &resource_of(&definition));
-        eventually(&format!("serve {name}"), async || objects.list(&kube::api::ListParams::default().limit(1)).await.ok())
-            .await;
+        eventually(&format!("serve {name}"), async || {
+            objects.list(&kube::api::ListParams::default().limit(1)).await.ok()
+        })
+        .await;
     }
 }
 

@@ -32,14 +32,6 @@ impl Namespace {
         Self { cluster, client, name: created.expect("a namespace can be created").name_any() }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
-    }
-
     /// The objects of a type in it.
     pub(crate) fn api<K>(&self) -> Api<K>
     where
