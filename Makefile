@@ -67,8 +67,8 @@ soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
 	$(CARGO) build --locked --bin toolgate
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS)
 
-soak-short: # `cargo test` has built the program
-	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20
+soak-short: # `cargo test` has built the program. Twice the time for edits: the machine also builds and fuzzes
+	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20 --grace 2
 
 bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/results
 	python3 benches/hot_path.py run

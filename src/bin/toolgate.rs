@@ -1,5 +1,8 @@
 //! `toolgate`: the laptop mode and the offline tools. Flags and wiring only.
 
+// Comments on flags are what `--help` prints.
+#![allow(clippy::doc_markdown)]
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -89,7 +92,7 @@ struct Telemetry {
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     /// Share of calls that get a span, from 0 to 1. A sampled caller's call always gets one.
-    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0, value_parser = ratio)]
     trace_sample_ratio: f64,
     /// Form of the process log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -162,6 +165,11 @@ fn sink(text: &str) -> Result<Sink, std::convert::Infallible> {
     Ok(if text == "stdout" { Sink::Stdout } else { Sink::File(text.into()) })
 }
 
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "not a number")?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("must be from 0 to 1".to_owned()) }
+}
+
 fn claim(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     if key.is_empty() {
@@ -218,7 +226,7 @@ fn local(flags: Local) -> anyhow::Result<bool> {
         mcp_json_identity: flags.mcp_json_identity,
         token_lifetime: Duration::from_secs(u64::from(flags.token_hours) * 3600),
         otlp_endpoint: flags.telemetry.otlp_endpoint,
-        trace_ratio: flags.telemetry.trace_sample_ratio,
+        trace_sample_ratio: flags.telemetry.trace_sample_ratio,
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()

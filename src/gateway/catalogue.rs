@@ -3,6 +3,7 @@
 //! Owns the gateway's own conversation with a server. Decides nothing, and shows nobody what it finds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -10,7 +11,6 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::{Era, LEGACY, MODERN};
 use super::protocol::headers::{METHOD, VERSION};
@@ -50,6 +50,8 @@ const PAGES: usize = 100;
 const ENTRIES: usize = 10_000;
 /// All answers together, in bytes.
 const BYTES: usize = 64 << 20;
+/// One exchange. Longer than `limits::UPSTREAM_START` and the end of a child, so that the reason is told.
+const EXCHANGE: Duration = Duration::from_secs(45);
 /// Longest error text of a server that is repeated, in characters.
 const TEXT: usize = 200;
 /// JSON-RPC "method not found".
@@ -58,7 +60,7 @@ const UNKNOWN_METHOD: i64 = -32601;
 /// Asks a server what it offers: `initialize` and the lists that it announces; `server/discover` if it refuses
 /// `initialize`, as servers do that speak 2026-07-28 alone. The session is ended afterwards.
 ///
-/// Every exchange is bounded by [`limits::UPSTREAM_START`]. Let it finish: dropped halfway it leaves a session that
+/// Every exchange is bounded by 45 s, which is more than a start may take. Let it finish: dropped halfway it leaves a session that
 /// ends only when it was idle too long.
 ///
 /// Fails with [`UpstreamError::Garbage`] if the server speaks neither era or if a list is not valid or too long, and
@@ -206,7 +208,7 @@ impl<'a> Talk<'a> {
             }
             self.answer(id, reply).await
         };
-        timeout(limits::UPSTREAM_START, answer).await.map_err(|_| UpstreamError::Timeout)?
+        timeout(EXCHANGE, answer).await.map_err(|_| UpstreamError::Timeout)?
     }
 
     /// Finds the response to `id` in a reply.
@@ -282,7 +284,7 @@ impl<'a> Talk<'a> {
             headers.insert(METHOD, method);
         }
         let outbound = Outbound { verb, era: self.era, caller: None, session: self.session.clone(), headers };
-        timeout(limits::UPSTREAM_START, self.upstream.send(outbound)).await.map_err(|_| UpstreamError::Timeout)?
+        timeout(EXCHANGE, self.upstream.send(outbound)).await.map_err(|_| UpstreamError::Timeout)?
     }
 
     /// Ends the session. A server may refuse to (405): then it ends it by itself.

@@ -8,6 +8,8 @@ pub const BODY_BYTES: usize = 4 << 20;
 pub const HEADER_BYTES: usize = 32 << 10;
 /// Longest time for a request head to arrive, and for a body to arrive.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time for the rest of a body that nobody reads to arrive before the connection is closed instead.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest message from a server, in bytes.
 pub const MESSAGE_BYTES: usize = 16 << 20;
 /// Sessions of one caller at one server.

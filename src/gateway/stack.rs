@@ -27,13 +27,21 @@ use super::upstream::{Reply, UpstreamError};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let (head, mut body) = request.into_parts();
+    let mut response = answer(shared, head, &mut body).await;
+    if !listen::discard(&mut body).await {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(shared: Arc<Shared>, head: Parts, body: &mut Incoming) -> Response<Body> {
     let request_id = shared.request_ids.next();
-    let (head, body) = request.into_parts();
     let unaudited = |reject: &Reject| {
         tracing::debug!(request_id, status = reject.status.as_u16(), reason = reject.message, "request refused");
         own_response(reject.status, reject.header.clone(), reject.body(None, &request_id))
     };
-    if let Err(reject) = shared.hosts.check(&head.headers) {
+    if let Err(reject) = listen::check_size(&head).and_then(|()| shared.hosts.check(&head.headers)) {
         return unaudited(&reject);
     }
     let (endpoint, metadata) = match find(&shared, head.uri.path()) {
@@ -99,7 +107,7 @@ struct Way {
 }
 
 impl Exchange {
-    async fn run(mut self, body: Incoming) -> Response<Body> {
+    async fn run(mut self, body: &mut Incoming) -> Response<Body> {
         let forwarded = match authenticate::caller(&self.shared.metrics, &self.force, &self.head).await {
             Err(reject) => Err(reject),
             Ok(caller) => {
@@ -129,7 +137,7 @@ impl Exchange {
     }
 
     /// One message from the client.
-    async fn post(&mut self, caller: Caller, body: Incoming) -> Result<(Way, Reply), Reject> {
+    async fn post(&mut self, caller: Caller, body: &mut Incoming) -> Result<(Way, Reply), Reject> {
         listen::check_type(&self.head)?;
         let message = Envelope::parse(listen::read(body).await?)?;
         self.record.message(&message);

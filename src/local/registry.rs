@@ -183,3 +183,6 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 const FOLDER: &str = ".toolgate";
 
 /// What the flags say.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The folder of manifests.
     pub directory: PathBuf,
@@ -46,10 +46,10 @@ pub struct Options {
     pub mcp_json_identity: Option<String>,
     /// How long tokens are valid.
     pub token_lifetime: Duration,
-    /// The OTLP/HTTP collector that spans go to; `None`: no spans.
+    /// Base URL of an OTLP/HTTP collector.
     pub otlp_endpoint: Option<String>,
     /// Share of calls that get a span, 0 to 1.
-    pub trace_ratio: f64,
+    pub trace_sample_ratio: f64,
 }
 
 /// Why the laptop mode did not start, or ended.
@@ -61,12 +61,12 @@ pub enum RunError {
     /// The overlay is broken, and there is no earlier one.
     #[error("{}", list(.0))]
     Overlay(Vec<Problem>),
-    /// See [`ExportError`].
-    #[error(transparent)]
-    Tracing(#[from] ExportError),
     /// See [`StartError`].
     #[error(transparent)]
     Start(#[from] StartError),
+    /// See [`ExportError`].
+    #[error(transparent)]
+    Traces(#[from] ExportError),
     /// See [`TokenError`].
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -97,13 +97,14 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
     // The watch comes before the first reading: an edit in between is seen.
     let mut watch = Watch::new(&directory);
     let listen = options.listen.or(overlay.listen).unwrap_or(LISTEN);
+    let tracer = Tracer::new(options.otlp_endpoint.as_deref(), options.trace_sample_ratio)?;
     let gateway = Gateway::start(Settings {
         listen,
         admin: options.admin,
         audit: audit.clone(),
-        tracer: Tracer::new(options.otlp_endpoint.as_deref(), options.trace_ratio)?,
         allow_local_fetch: true,
         hosts: Vec::new(),
+        tracer,
     })
     .await?;
     let setting = Setting {

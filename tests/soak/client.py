@@ -96,6 +96,8 @@ class Client:
         code, message = answer["error"]["code"], answer["error"]["message"]
         if code in UNDECIDED:
             return "undecided", UNDECIDED[code]
+        if code == DENIED and status == 403:
+            return "scope", message
         if code == DENIED:
             return "denied", message
         if code == UNKNOWN and message.startswith("unknown tool"):

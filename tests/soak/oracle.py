@@ -14,10 +14,11 @@ class Verdict(enum.Enum):
     ALLOW = "allow"
     DENY = "deny"  # refused, but the caller may see that the tool exists
     UNKNOWN = "unknown"  # as if it did not exist
+    SCOPE = "scope"  # refused, and a scope that the token lacks would have allowed it: 403, so that clients ask for it
 
 
 class Unknowable(Exception):
-    """An expression that fails to evaluate."""
+    """A condition that cannot be told true or false: it fails to evaluate, or its argument is missing or of another type."""
 
 
 # Expressions: tuples that `cel` renders for the manifest and `holds` evaluates. Those in ARGUMENT read arguments.
@@ -60,40 +61,61 @@ def holds(expression: tuple, identity: dict, arguments: dict) -> bool:
     raise ValueError(expression)
 
 
-def conjunction(parts: list, identity: dict, arguments: dict) -> bool:
-    """CEL's `&&`: one false part decides, even beside a part that fails."""
-    failed = False
+def all_of(parts) -> bool:
+    """Conjunction: one false part decides, even beside a part that cannot be told."""
+    unknowable = False
     for part in parts:
         try:
-            if not holds(part, identity, arguments):
+            if not part():
                 return False
         except Unknowable:
-            failed = True
-    if failed:
+            unknowable = True
+    if unknowable:
         raise Unknowable
     return True
 
 
+def conjunction(parts: list, identity: dict, arguments: dict) -> bool:
+    return all_of([lambda part=part: holds(part, identity, arguments) for part in parts])
+
+
+def one_of(options: list, value) -> bool:
+    if value in [one for one in options if type(one) is type(value)]:
+        return True
+    if not any(type(one) is type(value) for one in options):
+        raise Unknowable  # Another type: nothing is converted.
+    return False
+
+
+def number(value) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Unknowable
+    return value
+
+
+def below(folders: list, value) -> bool:
+    segments = value.split("/") if isinstance(value, str) else []
+    if segments[:1] != [""] or "\\" in value or "\0" in value or any(s in ("", ".", "..") for s in segments[1:]):
+        raise Unknowable
+    return any(value == folder or value.startswith(folder + "/") for folder in folders)
+
+
 def argument_rule(rule: dict, arguments: dict) -> bool:
-    """One condition on one argument: a missing path or another type fails, nothing is converted."""
-    value = arguments.get(rule["path"].removeprefix("/"))
-    if value is None or isinstance(value, bool):
-        return False
-    if "in" in rule and not any(type(value) is type(one) and value == one for one in rule["in"]):
-        return False
-    if "minimum" in rule and not (isinstance(value, (int, float)) and value >= rule["minimum"]):
-        return False
-    if "maximum" in rule and not (isinstance(value, (int, float)) and value <= rule["maximum"]):
-        return False
+    """One condition on one argument. A missing path or another type cannot be told: fails an Allow, denies in a Deny."""
+    name = rule["path"].removeprefix("/")
+    if name not in arguments:
+        raise Unknowable
+    value = arguments[name]
+    parts = []
+    if "in" in rule:
+        parts.append(lambda: one_of(rule["in"], value))
+    if "minimum" in rule:
+        parts.append(lambda: number(value) >= rule["minimum"])
+    if "maximum" in rule:
+        parts.append(lambda: number(value) <= rule["maximum"])
     if "below" in rule:
-        if not isinstance(value, str):
-            return False
-        segments = value.split("/")
-        if not value.startswith("/") or "\\" in value or "\0" in value or any(s in ("", ".", "..") for s in segments[1:]):
-            return False
-        if not any(value == folder or value.startswith(folder + "/") for folder in rule["below"]):
-            return False
-    return True
+        parts.append(lambda: below(rule["below"], value))
+    return all_of(parts)
 
 
 def in_window(window: dict, now: datetime.datetime) -> bool:
@@ -150,15 +172,18 @@ class Policy:
         if any(fnmatch.fnmatchcase(tool, glob) for glob in rule.get("tools", [])):
             return True
         declared, wanted = self.declared(server, tool), rule.get("toolSelector")
-        if wanted is None or declared is None:
-            return False
-        believed = {"readOnly": False, **declared.get("annotations", {})}
+        if wanted is None or (declared is None and rule["effect"] == "Allow"):
+            return False  # Nothing is granted by what nobody declared, and the worst is assumed of it.
+        believed = {"readOnly": False, **(declared or {}).get("annotations", {})}
         return all(believed.get(key) == value for key, value in wanted["annotations"].items())
+
+    def rules_at_any_time(self, identity: dict, server: str, tool: str) -> list:
+        rules = [rule for name in sorted(self.roles_of(identity)) for rule in self.roles[name]["rules"]]
+        return [rule for rule in rules if self.names(rule, server, tool)]
 
     def rules(self, identity: dict, server: str, tool: str, now: datetime.datetime) -> list:
         """The rules that are about this tool for this caller at this time."""
-        rules = [rule for name in self.roles_of(identity) for rule in self.roles[name]["rules"]]
-        rules = [rule for rule in rules if self.names(rule, server, tool)]
+        rules = self.rules_at_any_time(identity, server, tool)
         return [rule for rule in rules if "timeWindow" not in rule or in_window(rule["timeWindow"], now)]
 
     def visible(self, identity: dict, server: str, tool: str, now: datetime.datetime) -> bool:
@@ -187,14 +212,22 @@ class Policy:
         allowed = denied = False
         if self.exists(server, tool):
             for rule in self.rules(identity, server, tool, now):
-                if not all(argument_rule(one, arguments) for one in rule.get("arguments", [])):
-                    continue
+                conditions = [lambda one=one: argument_rule(one, arguments) for one in rule.get("arguments", [])]
+                conditions.append(lambda rule=rule: conjunction(rule.get("expression", []), identity, arguments))
                 try:
-                    matches = conjunction(rule.get("expression", []), identity, arguments)
+                    matches = all_of(conditions)
                 except Unknowable:
                     matches = rule["effect"] == "Deny"
                 allowed |= matches and rule["effect"] == "Allow"
                 denied |= matches and rule["effect"] == "Deny"
         if allowed and not denied:
             return Verdict.ALLOW
+        subjects = [subject for role in self.roles.values() for subject in role.get("subjects", [])]
+        scopes = {subject["name"] for subject in subjects if subject["kind"] == "Scope"}
+        lacking = scopes - set(identity.get("scopes", []))
+        for more in [*({scope} for scope in lacking), lacking]:
+            if more:
+                richer = {**identity, "scopes": [*identity.get("scopes", []), *more]}
+                if self.decide(richer, server, tool, arguments, now) == Verdict.ALLOW:
+                    return Verdict.SCOPE
         return Verdict.DENY if self.visible(identity, server, tool, now) else Verdict.UNKNOWN

@@ -29,6 +29,7 @@ from oracle import Verdict
 
 WORKERS = 8
 RARE = {"die": 0.02, "hang": 0.01, "garbage": 0.02}  # share of the calls
+REFUSALS = {"denied": Verdict.DENY, "unknown": Verdict.UNKNOWN, "scope": Verdict.SCOPE}
 
 
 class Soak:
@@ -103,7 +104,7 @@ class Soak:
                 if self.stop.is_set() or self.pause.is_set():
                     break
                 if dice.random() < 0.1:
-                    self.list(client, identity, server)
+                    self.listing(client, identity, server)
                 elif not self.call(client, identity, server, dice, f"{number}-{step}-{dice.getrandbits(64):x}"):
                     break
             client.close()
@@ -112,7 +113,7 @@ class Soak:
         with self.lock:
             self.counts[what] += 1
 
-    def judge(self, start: float, end: float, verdicts, expected, what: str):
+    def judge(self, start: float, end: float, verdicts, expected, what: str, rules=None):
         """`expected` must be what one of the states that may have decided says."""
         grace = self.options.grace
         states = self.world.in_force(start, end, grace)
@@ -122,7 +123,8 @@ class Soak:
         late = [s for s in self.world.in_force(start, end, 30) if verdicts(s.policy) == expected and s.replaced]
         hint = f"; in force {start - late[-1].replaced:.2f} s after it was replaced ({late[-1].what})" if late else ""
         with self.lock:
-            self.wrong.append(f"{what}: got {expected}, but the manifests say {said}{hint}")
+            about = f"\n  rules: {json.dumps(rules(states[-1].policy))}" if rules and states else ""
+            self.wrong.append(f"{what}: got {expected}, but the manifests say {said}{hint}{about}")
 
     def call(self, client: Client, identity: str, server: str, dice: random.Random, nonce: str) -> bool:
         """One call, judged. False where the client must begin anew."""
@@ -148,6 +150,9 @@ class Soak:
         def verdict(policy):
             return policy.decide(who, server, tool, arguments, now)
 
+        def rules(policy):
+            return {"answer": str(detail)[:300], "rules": policy.rules_at_any_time(who, server, tool)}
+
         with self.lock:
             self.forbidden[nonce] = (start, end, verdict, what)
         if kind == "odd":
@@ -158,12 +163,12 @@ class Soak:
             if nonce not in json.dumps(detail):
                 with self.lock:
                     self.wrong.append(f"{what}: someone else's answer {detail}")
-            self.judge(start, end, verdict, Verdict.ALLOW, what)
-        elif kind in ("denied", "unknown"):
-            self.judge(start, end, verdict, Verdict.DENY if kind == "denied" else Verdict.UNKNOWN, what)
-        return kind in ("result", "denied", "unknown")
+            self.judge(start, end, verdict, Verdict.ALLOW, what, rules)
+        elif kind in REFUSALS:
+            self.judge(start, end, verdict, REFUSALS[kind], what, rules)
+        return kind == "result" or kind in REFUSALS
 
-    def list(self, client: Client, identity: str, server: str):
+    def listing(self, client: Client, identity: str, server: str):
         start, now = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
         kind, detail = client.ask("tools/list", {})
         end = time.monotonic()
@@ -336,7 +341,7 @@ class Soak:
             print(f"wrong: {bad}", file=sys.stderr)
         for bad in leaks:
             print(f"leaked: {bad}", file=sys.stderr)
-        results, refusals = self.counts["result"], self.counts["denied"] + self.counts["unknown"]
+        results, refusals = self.counts["result"], sum(self.counts[kind] for kind in REFUSALS)
         # A soak in which nothing passes, or nothing is refused, has looked at nothing.
         idle = results < 20 or self.counts["denied"] < 5 or self.counts["unknown"] < 5 or self.counts["list result"] < 5
         if idle:

@@ -3,6 +3,7 @@
 
 use http::request::Parts;
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::authenticate::insufficient_scope;
 use super::deliver::Purpose;
@@ -10,7 +11,7 @@ use super::record::Recorder;
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
-use crate::gateway::protocol::error::{PARAMS, Reject};
+use crate::gateway::protocol::error::{CAPABILITY, PARAMS, Reject};
 use crate::gateway::protocol::json::{self, items, members, range_in, splice};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::Class;
@@ -85,6 +86,14 @@ pub(in crate::gateway) fn authorize(
         Class::Task => {
             let task = message.task.clone().ok_or_else(|| missing("taskId"))?;
             record.target(&task);
+            if asked.era == Era::Modern && !declares_tasks(&message) {
+                let required = json!({"extensions": {TASKS: {}}});
+                return Err(Reject::malformed(
+                    CAPABILITY,
+                    "this method needs a client that declares the tasks extension",
+                )
+                .with("requiredCapabilities", required));
+            }
             if !asked.endpoint.tasks.belongs_to(&task, asked.caller) {
                 return Err(Reject::unknown("task", &task, asked.era));
             }
@@ -92,6 +101,23 @@ pub(in crate::gateway) fn authorize(
         }
         Class::Listen => plain(listen(asked, message)?, Purpose::Plain),
     }
+}
+
+/// The tasks extension (SEP-2663).
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+/// Whether a modern request declares the tasks extension. A server refuses one that does not; so do we, before we say
+/// whether a task exists.
+fn declares_tasks(message: &Envelope) -> bool {
+    let within = |text: &str, wanted: &str| {
+        members(text)
+            .and_then(|all| all.into_iter().find(|(key, _)| key == wanted).map(|(_, raw)| raw.get().to_owned()))
+    };
+    message
+        .meta()
+        .and_then(|meta| within(meta, "io.modelcontextprotocol/clientCapabilities"))
+        .and_then(|capabilities| within(&capabilities, "extensions"))
+        .is_some_and(|extensions| within(&extensions, TASKS).is_some())
 }
 
 fn missing(field: &str) -> Reject {

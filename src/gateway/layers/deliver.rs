@@ -79,6 +79,11 @@ impl Delivery {
         }
         let (body, content_type, outcome) = match reply.content {
             Content::Empty => (Bytes::new(), None, status_outcome(reply.status)),
+            // What a broken server prints is for its operator, not for its callers.
+            Content::Opaque(_) if reply.status.is_server_error() => {
+                let failed = format!("it failed with HTTP {}", reply.status.as_u16());
+                return refuse(self.record, &UpstreamError::Garbage(failed).into());
+            }
             Content::Opaque(bytes) => (bytes, Some("text/plain; charset=utf-8"), status_outcome(reply.status)),
             Content::Json(bytes) => match self.json(bytes, reply.status) {
                 Ok((bytes, outcome)) => (bytes, Some("application/json"), outcome),

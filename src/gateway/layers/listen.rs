@@ -74,6 +74,17 @@ impl Hosts {
     }
 }
 
+/// The size of the head. The HTTP parser has a bound of its own, but reads up to twice as much before it applies it.
+pub(in crate::gateway) fn check_size(head: &Parts) -> Result<(), Reject> {
+    let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if lines.sum::<usize>() + target <= limits::HEADER_BYTES {
+        return Ok(());
+    }
+    let message = format!("the request head is larger than {} bytes", limits::HEADER_BYTES);
+    Err(Reject::http(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message))
+}
+
 /// The `Content-Type` of a message.
 pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
     let json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
@@ -88,7 +99,7 @@ pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
 }
 
 /// Reads the body, bounded in size and time.
-pub(in crate::gateway) async fn read(body: Incoming) -> Result<Bytes, Reject> {
+pub(in crate::gateway) async fn read(body: &mut Incoming) -> Result<Bytes, Reject> {
     let limited = Limited::new(body, limits::BODY_BYTES).collect();
     match tokio::time::timeout(limits::READ_TIMEOUT, limited).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
@@ -99,6 +110,24 @@ pub(in crate::gateway) async fn read(body: Incoming) -> Result<Bytes, Reject> {
         Ok(Err(_)) => Err(Reject::http(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
         Err(_) => Err(Reject::http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
+}
+
+/// Takes what is left of a body that no layer wanted to read, and says whether that was all. A connection with unread
+/// bytes is closed after the answer, under the next request of a client that was told nothing of it: every first
+/// request without a token is one such.
+pub(in crate::gateway) async fn discard(body: &mut Incoming) -> bool {
+    let mut left = limits::BODY_BYTES;
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            let Some(rest) = frame.ok().and_then(|frame| left.checked_sub(frame.data_ref().map_or(0, Bytes::len)))
+            else {
+                return false;
+            };
+            left = rest;
+        }
+        true
+    };
+    tokio::time::timeout(limits::DISCARD_TIMEOUT, rest).await.unwrap_or(false)
 }
 
 #[cfg(test)]

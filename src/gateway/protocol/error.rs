@@ -25,6 +25,8 @@ pub const PARAMS: i64 = -32602;
 pub const RESOURCE: i64 = -32002;
 /// MCP 2026-07-28: a header differs from the body.
 pub const HEADER: i64 = -32020;
+/// MCP 2026-07-28: the client lacks a capability that the request needs.
+pub const CAPABILITY: i64 = -32021;
 /// MCP 2026-07-28: the revision is not supported.
 pub const VERSION: i64 = -32022;
 /// Refused by policy; the caller may know that the thing exists.

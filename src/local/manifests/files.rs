@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 const MAX_FILES: usize = 10_000;
 /// Largest file that is read.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Deepest folder that is looked into.
-const MAX_DEPTH: usize = 16;
 
 /// What is in a folder.
 pub(super) struct Found {
@@ -22,43 +20,27 @@ pub(super) struct Found {
 /// Files that hold no manifests whatever they contain.
 const NOT_MANIFESTS: [&str; 3] = ["toolgate.local.yaml", "kustomization.yaml", "kustomization.yml"];
 
-/// Finds all manifests below a folder; a file stands for itself. Hidden files and folders are left out, and links to
-/// folders are not followed.
+/// Finds all manifests of a folder; a file stands for itself. Hidden files are left out, and so are the folders in the
+/// folder, as with `kubectl apply -f`: they hold what servers work on, and a server that may write files must not be
+/// able to write policy.
 pub(super) fn find(root: &Path) -> io::Result<Found> {
     let mut found = Found { files: Vec::new(), incomplete: None };
     if fs::metadata(root)?.is_file() {
         found.files.push(root.to_owned());
         return Ok(found);
     }
-    let mut folders = vec![(root.to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            // A folder below may go while we look; the root may not.
-            Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            if name.starts_with('.') {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                if depth < MAX_DEPTH {
-                    folders.push((path, depth + 1));
-                } else {
-                    found.incomplete = Some(format!("folders nested deeper than {MAX_DEPTH} are not read"));
-                }
-            } else if is_candidate(&name) && path.is_file() {
-                if found.files.len() == MAX_FILES {
-                    found.incomplete = Some(format!("more than {MAX_FILES} files: the rest is not read"));
-                    break;
-                }
-                found.files.push(path);
-            }
+    let describe = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", root.display()));
+    for entry in fs::read_dir(root).map_err(describe)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') || !is_candidate(&name) || !path.is_file() {
+            continue;
         }
+        if found.files.len() == MAX_FILES {
+            found.incomplete = Some(format!("more than {MAX_FILES} files: the rest is not read"));
+            break;
+        }
+        found.files.push(path);
     }
     found.files.sort();
     Ok(found)

@@ -102,9 +102,10 @@ impl Loader {
         Self { root: directory.to_owned(), files, good }
     }
 
-    /// Reads all `*.yaml`, `*.yml` and `*.json` below the folder but `toolgate.local.yaml`. An object that is broken
-    /// now keeps its last good version, if there was one; the problem says so. Fails only if the folder itself cannot
-    /// be read.
+    /// Reads all `*.yaml`, `*.yml` and `*.json` in the folder but `toolgate.local.yaml`, not those in folders below: a
+    /// server that may write files there must not be able to write policy. An object that is broken now
+    /// keeps its last good version, if there was one; the problem says so. Fails only if the folder itself cannot be
+    /// read.
     pub fn load(&mut self) -> std::io::Result<Loaded> {
         let found = files::find(&self.root)?;
         let contents = found.files.into_iter().filter_map(|path| files::read(&path).map(|content| (path, content)));

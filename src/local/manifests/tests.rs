@@ -310,28 +310,34 @@ fn other_peoples_files_are_no_problem() {
     folder.write(".hidden/role.yaml", "kind: [McpRole");
     folder.write("package.json", "{ // a comment\n");
     folder.write("notes.txt", "McpRole [");
-    folder.write(
-        "deep/er/deployment.yaml",
-        "apiVersion: apps/v1\nkind: Deployment\n# for McpServer\n---\n- a list\n---\n",
-    );
+    folder.write("deployment.yaml", "apiVersion: apps/v1\nkind: Deployment\n# for McpServer\n---\n- a list\n---\n");
     let (problems, loaded) = folder.load();
     assert_eq!((problems, loaded.objects), (Vec::new(), 4));
 }
 
 #[test]
-fn manifests_in_lists_json_and_subfolders_are_read() {
+fn what_a_server_writes_below_the_folder_is_never_policy() {
+    let mut folder = Folder::new();
+    let (_, before) = folder.load();
+    folder.write("data/role.yaml", ROLE.replace("name: dev", "name: granted-by-an-agent"));
+    let (problems, after) = folder.load();
+    assert_eq!((problems, after.world), (Vec::new(), before.world));
+}
+
+#[test]
+fn manifests_in_lists_and_json_are_read() {
     let mut folder = Folder::new();
     let list = |items: &str| format!("apiVersion: v1\nkind: List\nitems:\n{items}");
     let item = ROLE.replace("name: dev", "name: listed").replace('\n', "\n  ");
-    folder.write("a/list.yml", list(&format!("- {}\n", item.trim_end())));
+    folder.write("list.yml", list(&format!("- {}\n", item.trim_end())));
     folder.write(
-        "b/c/tool.json",
+        "tool.json",
         "{\"apiVersion\": \"toolgate.dev/v1alpha1\", \"kind\": \"McpTool\",\n \"metadata\": {\"name\": \"json\"},\n \
          \"spec\": {\"serverRef\": {\"name\": \"nowhere\"},\n \"toolName\": \"t\", \"description\": \"d\"}}",
     );
     let (problems, loaded) = folder.load();
     assert_eq!(names(&loaded.world.roles), ["dev", "listed"]);
-    let start = "b/c/tool.json:3: error: McpTool default/json: spec.serverRef.name: McpServer `nowhere` does not exist";
+    let start = "tool.json:3: error: McpTool default/json: spec.serverRef.name: McpServer `nowhere` does not exist";
     assert!(problems.len() == 1 && problems[0].starts_with(start), "{problems:?}");
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Calls<S> {
     patience: Duration,
     next: u64,
     open: BTreeMap<u64, Call<S>>,
+    /// No call was abandoned before this; `None`: none is.
+    abandoned: Option<Instant>,
     asked: Vec<Asked>,
 }
 
@@ -119,7 +121,7 @@ pub(super) enum Whose {
 
 impl<S: Clone> Calls<S> {
     pub(super) fn new(era: Era, tenant: Option<Owner>, patience: Duration) -> Self {
-        Self { era, tenant, patience, next: 1, open: BTreeMap::new(), asked: Vec::new() }
+        Self { era, tenant, patience, next: 1, open: BTreeMap::new(), abandoned: None, asked: Vec::new() }
     }
 
     fn pooled(&self) -> bool {
@@ -164,6 +166,7 @@ impl<S: Clone> Calls<S> {
     pub(super) fn abandon(&mut self, own: u64, now: Instant) {
         if let Some(call) = self.open.get_mut(&own) {
             call.to = Waiting::Abandoned(now);
+            self.abandoned.get_or_insert(now);
         }
     }
 
@@ -375,10 +378,22 @@ impl<S: Clone> Calls<S> {
 
     fn forget_old(&mut self, now: Instant) {
         let patience = self.patience;
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= patience;
+        if !self.abandoned.is_some_and(is_old) {
+            return; // So the usual message costs no walk over all calls.
+        }
+        let mut oldest: Option<Instant> = None;
         self.open.retain(|_, call| match call.to {
             Waiting::For(_) => true,
-            Waiting::Abandoned(since) => now.saturating_duration_since(since) < patience,
+            Waiting::Abandoned(since) => {
+                let stays = !is_old(since);
+                if stays {
+                    oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+                }
+                stays
+            }
         });
+        self.abandoned = oldest;
         let open = &self.open;
         self.asked.retain(|asked| asked.call.is_none_or(|own| open.contains_key(&own)));
     }

@@ -3,51 +3,47 @@
 //! Owns the pipes and the table of calls. Knows neither sessions' lifetimes nor when to start another child.
 
 use std::collections::HashMap;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
-use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::{Calls, Delivery, Owner, Whose};
+use super::life::{self, Exit, printable};
 use super::mailbox::Mailbox;
 use super::process::{Pipes, Process};
-use super::wire::{Line, Lines, frame};
+use super::queue::{Measured, Sink, Source, bounded};
+use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, UpstreamError};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::sse;
 
 /// Messages that wait for one child to read them.
-const TO_CHILD: usize = 256;
-/// Messages of one call that wait for its client to read them.
+const TO_CHILD: usize = 64;
+/// Messages of one call that wait for its client to read them; together they are no larger than one may be.
 const TO_CLIENT: usize = 256;
-/// Longest line of standard error that is logged whole, in bytes.
-const STDERR_LINE: usize = 8 << 10;
 /// Lines that are no messages, reported as warnings; further ones only when debugging.
 const WARNINGS: u32 = 10;
 
 /// A running child process.
 pub(super) struct Child {
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     era: Era,
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     lines: mpsc::Sender<Bytes>,
     state: Mutex<State>,
     odd_lines: AtomicU32,
 }
 
 struct State {
-    calls: Calls<mpsc::Sender<Out>>,
+    calls: Calls<Sink<Out>>,
     /// Streams of the sessions that use this child.
     mailboxes: HashMap<Arc<str>, Mailbox>,
     ended: Option<End>,
@@ -66,24 +62,22 @@ enum Out {
     Failed(End),
 }
 
+impl Measured for Out {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Note(message) | Self::Last(message) => message.len(),
+            Self::Cancelled | Self::Failed(_) => 0,
+        }
+    }
+}
+
 /// Why a child ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
+pub(super) enum End {
     /// It closed its output, exited, or was asked to end.
     Gone,
     /// It wrote a line beyond the limit.
     TooLarge,
-}
-
-/// How a child's life ended.
-#[derive(Debug)]
-pub(super) struct Exit {
-    /// We asked for it.
-    pub(super) asked: bool,
-    /// How long it lived.
-    pub(super) up: Duration,
-    /// In words: "the server exited with status 1".
-    pub(super) why: String,
 }
 
 impl Child {
@@ -104,7 +98,7 @@ impl Child {
             used: Instant::now(),
         };
         let child = Arc::new(Self { name, era, bounds, lines, state: Mutex::new(state), odd_lines: AtomicU32::new(0) });
-        let life = live(child.clone(), process, pipes, queue, stop);
+        let life = life::live(child.clone(), process, pipes, queue, stop);
         (child, life)
     }
 
@@ -127,7 +121,7 @@ impl Child {
         message: &Envelope,
         wait: Duration,
     ) -> Result<Content, UpstreamError> {
-        let (sink, mut source) = mpsc::channel(TO_CLIENT);
+        let (sink, mut source) = bounded(TO_CLIENT, self.bounds.message);
         let (own, text) = {
             let mut state = self.state.lock();
             state.check()?;
@@ -141,7 +135,7 @@ impl Child {
         }
         // A subscription is quiet until something happens; that its server lives is known from the process.
         let quiet = message.method == "subscriptions/listen";
-        let Ok(first) = timeout(wait, source.recv()).await else {
+        let Ok(first) = timeout(wait, source.next()).await else {
             ticket.cancel();
             return Err(UpstreamError::Timeout);
         };
@@ -191,7 +185,7 @@ impl Child {
             return Ok(()); // The answer has crossed it, or it is not this caller's call.
         };
         if let Some(sink) = sink {
-            let _ = sink.try_send(Out::Cancelled);
+            let _ = sink.push(Out::Cancelled);
         }
         self.write(text).await
     }
@@ -213,7 +207,7 @@ impl Child {
         let messages = state.mailbox(session).open();
         drop(state);
         Ok(Box::pin(futures::stream::unfold(messages, |mut messages| async move {
-            let message = messages.recv().await?;
+            let message = messages.next().await?;
             Some((Ok(event(message)), messages))
         })))
     }
@@ -247,7 +241,7 @@ impl Child {
     }
 
     /// Delivers one line of the child.
-    fn receive(&self, line: &Bytes) {
+    pub(super) fn receive(&self, line: &Bytes) {
         if line.is_empty() {
             return;
         }
@@ -258,14 +252,15 @@ impl Child {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.used = now;
-        let listening = state.mailboxes.values().any(Mailbox::is_open);
+        // It matters only to a session's own child, which has one mailbox.
+        let listening = state.mailboxes.len() == 1 && state.mailboxes.values().all(Mailbox::is_open);
         match state.calls.deliver(&message, listening, now) {
             Delivery::Last(sink, text) => {
                 // A full queue has lost messages already: the client sees a stream that ends too early.
-                let _ = sink.try_send(Out::Last(text.into()));
+                let _ = sink.push(Out::Last(text.into()));
             }
             Delivery::Note(own, sink, text) => {
-                if sink.try_send(Out::Note(text.into())).is_err() {
+                if sink.push(Out::Note(text.into())).is_err() {
                     // Its client reads too slowly. Nobody else may wait for it: the stream ends.
                     state.calls.abandon(own, now);
                     drop(state);
@@ -299,7 +294,7 @@ impl Child {
     }
 
     /// Servers that print to standard output are common: what is no message is logged and dropped.
-    fn report_odd(&self, line: &[u8], why: &str) {
+    pub(super) fn report_odd(&self, line: &[u8], why: &str) {
         let line = printable(line.get(..200).unwrap_or(line));
         if self.odd_lines.fetch_add(1, Ordering::Relaxed) < WARNINGS {
             tracing::warn!(server = %self.name, why, line, "the server wrote a line that is no message");
@@ -309,11 +304,11 @@ impl Child {
     }
 
     /// Takes no more calls, and fails those that wait.
-    fn end(&self, end: End) {
+    pub(super) fn end(&self, end: End) {
         let mut state = self.state.lock();
         state.ended = Some(end);
         for sink in state.calls.drain() {
-            let _ = sink.try_send(Out::Failed(end));
+            let _ = sink.push(Out::Failed(end));
         }
         state.mailboxes.clear();
     }
@@ -366,13 +361,13 @@ impl Drop for Ticket {
 }
 
 /// The messages of a call, from its first to its last.
-fn answers(first: Bytes, source: mpsc::Receiver<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
+fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
     let rest = futures::stream::unfold(Some((source, ticket)), move |state| async move {
         let (mut source, mut ticket) = state?;
         let next = match idle {
-            None => source.recv().await,
+            None => source.next().await,
             Some(idle) => {
-                let Ok(next) = timeout(idle, source.recv()).await else {
+                let Ok(next) = timeout(idle, source.next()).await else {
                     ticket.cancel();
                     return Some((Err(UpstreamError::Timeout), None));
                 };
@@ -408,91 +403,4 @@ fn cancelled(own: u64, reason: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{own},"reason":"{reason}"}}}}"#
     )
-}
-
-/// The life of a child, from its start until nothing of it is left.
-async fn live(
-    child: Arc<Child>,
-    mut process: Process,
-    Pipes { stdin, stdout, stderr }: Pipes,
-    queue: mpsc::Receiver<Bytes>,
-    stop: CancellationToken,
-) -> Exit {
-    /// What a process wrote before it exited is read at most this long: others may hold its output open.
-    const REST: Duration = Duration::from_secs(1);
-    let started = Instant::now();
-    let log = AbortOnDropHandle::new(tokio::spawn(log(child.name.clone(), stderr)));
-    let mut reader = Box::pin(read(&child, stdout).fuse());
-    let mut writer = Box::pin(write(stdin, queue, child.bounds.write));
-    let (end, asked) = tokio::select! {
-        end = &mut reader => (end, false),
-        () = &mut writer => (End::Gone, false),
-        () = process.exited() => (timeout(REST, &mut reader).await.unwrap_or(End::Gone), false),
-        () = stop.cancelled() => (End::Gone, true),
-    };
-    child.end(end);
-    drop(writer); // Closes the child's standard input, which asks it to end.
-    let up = started.elapsed();
-    let status = tokio::select! {
-        status = process.end(child.bounds.grace) => status,
-        // A child that still writes must not block before it reads that its input is closed.
-        never = async { (&mut reader).await; std::future::pending().await } => never,
-    };
-    // The last words of a server that failed are the ones to read.
-    let _ = timeout(Duration::from_millis(100), log).await;
-    let why = match end {
-        End::TooLarge => format!("the server wrote a line of more than {} bytes", child.bounds.message),
-        End::Gone => describe(status),
-    };
-    Exit { asked, up, why }
-}
-
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status.map(|status| (status.code(), status.signal())) {
-        Ok((Some(code), _)) => format!("the server exited with status {code}"),
-        Ok((None, Some(signal))) => format!("the server was ended by signal {signal}"),
-        Ok((None, None)) => "the server exited".to_owned(),
-        Err(error) => format!("the server's exit is unknown: {error}"),
-    }
-}
-
-async fn read(child: &Child, stdout: ChildStdout) -> End {
-    let mut lines = Lines::new(stdout, child.bounds.message);
-    loop {
-        match lines.next().await {
-            Ok(Some(Line::Whole(line))) => child.receive(&line),
-            // Whose answer it was cannot be known, so every call of this child fails and the child ends.
-            Ok(Some(Line::TooLong(head))) => {
-                child.report_odd(&head, "it is too long");
-                return End::TooLarge;
-            }
-            Ok(None) | Err(_) => return End::Gone,
-        }
-    }
-}
-
-async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, limit: Duration) {
-    while let Some(line) = queue.recv().await {
-        // A child that reads nothing for so long is hung; its callers must not wait for ever.
-        match timeout(limit, stdin.write_all(&line)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
-}
-
-async fn log(server: Arc<str>, stderr: impl AsyncRead + Unpin) {
-    let mut lines = Lines::new(stderr, STDERR_LINE);
-    while let Ok(Some(line)) = lines.next().await {
-        let (Line::Whole(text) | Line::TooLong(text)) = line;
-        if !text.is_empty() {
-            tracing::info!(target: "upstream::stderr", %server, line = printable(&text), "stderr");
-        }
-    }
-}
-
-/// Text of a server for our log: no control character of it reaches a terminal.
-fn printable(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
 }

@@ -3,10 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
-/// Messages that wait in an open stream. When a client reads slower than that, its stream ends.
+use super::queue::{Sink, Source, bounded};
+
+/// Messages that wait in an open stream, and their bytes. When a client reads slower than that, its stream ends.
 const QUEUE: usize = 256;
+const QUEUE_BYTES: usize = 4 << 20;
 /// Messages kept for a stream that is not open.
 const KEPT: usize = 64;
 /// Their bytes.
@@ -17,7 +19,7 @@ const WATCHED: usize = 1024;
 /// The notification stream of one session.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
-    stream: Option<mpsc::Sender<Bytes>>,
+    stream: Option<Sink<Bytes>>,
     kept: VecDeque<Bytes>,
     bytes: usize,
     lost: u64,
@@ -26,10 +28,10 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     /// Opens the stream. An older one ends: a client that reconnects is quicker than our notice of its first end.
-    pub(super) fn open(&mut self) -> mpsc::Receiver<Bytes> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    pub(super) fn open(&mut self) -> Source<Bytes> {
+        let (sender, receiver) = bounded(QUEUE, QUEUE_BYTES);
         for message in self.kept.drain(..) {
-            let _ = sender.try_send(message); // It has room for all that is kept.
+            let _ = sender.push(message); // It has room for all that is kept.
         }
         if self.lost > 0 {
             tracing::debug!(lost = self.lost, "notifications were lost before the stream was opened");
@@ -48,9 +50,9 @@ impl Mailbox {
     pub(super) fn post(&mut self, message: Bytes) {
         let message = match &self.stream {
             None => message,
-            Some(stream) => match stream.try_send(message) {
+            Some(stream) => match stream.push(message) {
                 Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) => {
+                Err(message) => {
                     self.stream = None;
                     message
                 }
@@ -82,8 +84,14 @@ impl Mailbox {
 mod tests {
     use super::*;
 
-    fn drain(receiver: &mut mpsc::Receiver<Bytes>) -> usize {
-        std::iter::from_fn(|| receiver.try_recv().ok()).count()
+    fn drain(source: &mut Source<Bytes>) -> usize {
+        use futures::FutureExt as _;
+        std::iter::from_fn(|| source.next().now_or_never().flatten()).count()
+    }
+
+    fn has_ended(source: &mut Source<Bytes>) -> bool {
+        use futures::FutureExt as _;
+        source.next().now_or_never() == Some(None)
     }
 
     #[test]
@@ -111,7 +119,7 @@ mod tests {
 
         assert!(!mailbox.is_open());
         assert_eq!(drain(&mut receiver), QUEUE);
-        assert!(receiver.is_closed());
+        assert!(has_ended(&mut receiver));
         assert_eq!(drain(&mut mailbox.open()), 1);
     }
 
@@ -122,7 +130,7 @@ mod tests {
         let mut second = mailbox.open();
         mailbox.post(Bytes::from_static(b"{}"));
 
-        assert_eq!((drain(&mut first), first.is_closed()), (0, true));
+        assert_eq!((drain(&mut first), has_ended(&mut first)), (0, true));
         assert_eq!(drain(&mut second), 1);
     }
 }

@@ -5,10 +5,12 @@
 //! mod       which child a message is for; answers in the shape of HTTP
 //! pool      children and sessions: start, bound, find, evict, end
 //! greeting  what the gateway itself says to a child: initialize, server/discover
-//! child     one child: pipes in and out, its end
+//! child     one child: what is said to it, and whom its lines are for
+//! life      its pipes, from its start to its end
 //! calls     PURE  ids, tokens, and whom a message belongs to
 //! mailbox   a session's own stream
 //! backoff   when a server that exits may start again
+//! queue     bounded in messages and bytes
 //! process   the operating system process and its group
 //! wire      lines
 //! ```
@@ -18,9 +20,11 @@ mod backoff;
 mod calls;
 mod child;
 mod greeting;
+mod life;
 mod mailbox;
 mod pool;
 mod process;
+mod queue;
 mod wire;
 
 use std::collections::BTreeMap;
