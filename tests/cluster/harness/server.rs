@@ -1,13 +1,11 @@
 //! An API server of one's own: started by `tests/cluster/up`, ended with this process or by dropping it.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use kube::Client;
 use kube::config::Kubeconfig;
-use tempfile::TempDir;
 
 use super::repository;
 
@@ -17,8 +15,6 @@ pub(crate) struct ApiServer {
     up: Child,
     /// `up --follow` ends when this does, whichever way this process ends.
     hold: Option<ChildStdin>,
-    /// Keeps what `up` said, for the message when it fails; it goes last.
-    folder: TempDir,
 }
 
 impl ApiServer {
@@ -27,14 +23,14 @@ impl ApiServer {
     /// # Panics
     /// With the words of `up` when a prerequisite is missing or a component does not start.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("toolgate-api-").tempdir().expect("no temporary folder");
-        let state = folder.path().join("state");
-        let said = folder.path().join("said");
+        let state = unused_path();
+        // A file without a name: nothing is left of it, and `up` can write there when this process is gone.
+        let mut said = tempfile::tempfile().expect("no temporary file");
         let mut up = command(&state)
             .args(["api-up", "--follow"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(&said).unwrap())
+            .stderr(said.try_clone().unwrap())
             .spawn()
             .expect("tests/cluster/up cannot be run; it needs bash");
         let hold = up.stdin.take();
@@ -42,12 +38,13 @@ impl ApiServer {
         let mut line = String::new();
         BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if !line.starts_with("export KUBECONFIG=") {
-            let mut words = String::new();
-            File::open(&said).unwrap().read_to_string(&mut words).unwrap();
             let _ = up.wait();
+            let mut words = String::new();
+            said.rewind().unwrap();
+            said.read_to_string(&mut words).unwrap();
             panic!("no API server for tests:\n{words}");
         }
-        Self { state, up, hold, folder }
+        Self { state, up, hold }
     }
 
     /// As whom and where to call it. The user may do everything.
@@ -81,12 +78,17 @@ impl Drop for ApiServer {
         drop(self.hold.take());
         let ended = self.up.wait();
         if !ended.is_ok_and(|status| status.success()) {
-            eprintln!("the API server in {} was not stopped cleanly", self.folder.path().display());
+            eprintln!("the API server in {} was not stopped cleanly", self.state.display());
         }
     }
 }
 
-fn command(state: &std::path::Path) -> Command {
+/// `up` makes its folder itself, to be sure that nobody else has it.
+fn unused_path() -> PathBuf {
+    tempfile::Builder::new().prefix("toolgate-api-").tempdir().expect("no temporary folder").path().to_owned()
+}
+
+fn command(state: &Path) -> Command {
     let mut command = Command::new(repository().join("tests/cluster/up"));
     command.env("TOOLGATE_TEST_STATE", state);
     command

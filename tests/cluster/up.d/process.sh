@@ -67,7 +67,7 @@ claim() { # The state folder is made once; whoever comes second is told.
   mkdir -m 700 "$STATE" 2>/dev/null || die "something is already up in $STATE; run '$0 down' first, or set TOOLGATE_TEST_STATE"
   mkdir "$STATE"/{command,log,pid,pki,kubeconfig}
   trap 'code=$?; trap - EXIT; [ $code = 0 ] || down; exit $code' EXIT
-  trap 'exit 130' INT TERM
+  trap 'exit 130' HUP INT TERM
 }
 follow() { # --follow: until standard input ends, then down
   case $1 in
