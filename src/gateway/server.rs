@@ -23,7 +23,7 @@ use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
-use super::upstream::{self, UpstreamError};
+use super::upstream::{self, Upstream, UpstreamError};
 use super::{limits, stack};
 use crate::policy::Policy;
 use crate::telemetry::metrics::Metrics;
@@ -289,6 +289,10 @@ fn admin(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
                 if let Some(force) = endpoint.force.load_full() {
                     force.metrics.sessions.set(endpoint.sessions.count());
                     force.metrics.streams.set(endpoint.streams.count());
+                    if let Upstream::Stdio(upstream) = &endpoint.upstream {
+                        force.metrics.children.set(upstream.children());
+                        force.metrics.children_ended(upstream.take_exits());
+                    }
                 }
             }
             (StatusCode::OK, shared.metrics.render())

@@ -161,10 +161,11 @@ impl<'g> Laptop<'g> {
         };
         let draft = plan::draft(inputs, &self.desired);
         self.mint.renew(&draft.identities)?;
-        let (desired, found) = draft.finish(&self.mint, inputs, &self.desired);
-        problems.extend(found);
+        let planned = draft.finish(&self.mint, inputs, &self.desired);
+        problems.extend(planned.problems);
         self.console.problems(problems);
-        self.apply(desired, questions).await;
+        planned.unloadable.iter().for_each(|name| self.gateway.policy_failed(name));
+        self.apply(planned.desired, questions).await;
         self.tell(Timestamp::now())
     }
 

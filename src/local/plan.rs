@@ -55,6 +55,16 @@ pub struct Desired {
     pub identities: BTreeMap<String, Identity>,
 }
 
+/// A whole plan.
+pub struct Planned {
+    /// What should run.
+    pub desired: Desired,
+    /// What was left out, and why.
+    pub problems: Vec<Problem>,
+    /// Servers whose new policy cannot be loaded.
+    pub unloadable: Vec<String>,
+}
+
 /// One server, how to run it, and the policy over it.
 #[derive(Clone)]
 pub struct Server {
@@ -196,8 +206,9 @@ fn anchored(command: &[String], directory: &Path) -> Vec<String> {
 
 impl Draft {
     /// Adds the keys of `mint` (which was renewed for these identities) and loads every policy.
-    pub fn finish(self, mint: &Mint, inputs: Inputs<'_>, previous: &Desired) -> (Desired, Vec<Problem>) {
+    pub fn finish(self, mint: &Mint, inputs: Inputs<'_>, previous: &Desired) -> Planned {
         let mut problems = self.problems;
+        let mut unloadable = Vec::new();
         let mut servers = BTreeMap::new();
         for (name, (target, config, mut snapshot)) in self.servers {
             let local: Vec<Issuer> =
@@ -215,6 +226,7 @@ impl Draft {
                     let message = format!("McpServer {}/{name}: {error}; {kept}", target.namespace);
                     let (file, severity) = (inputs.directory.into(), Severity::Error);
                     problems.push(Problem { file, line: 0, severity, message });
+                    unloadable.push(name.clone());
                     running.map(|running| Arc::clone(&running.policy))
                 }
             };
@@ -222,7 +234,7 @@ impl Draft {
                 servers.insert(name, Server { target, config, policy });
             }
         }
-        (Desired { servers, identities: self.identities }, problems)
+        Planned { desired: Desired { servers, identities: self.identities }, problems, unloadable }
     }
 }
 

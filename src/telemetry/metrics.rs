@@ -375,9 +375,9 @@ impl ServerMetrics {
         self.upstream_errors.with_label_values(&[&*self.namespace, &*self.server, reason]).inc();
     }
 
-    /// Counts a child process that ended without being told to.
-    pub fn child_restarted(&self) {
-        self.child_restarts.inc();
+    /// Counts child processes that ended without being told to.
+    pub fn children_ended(&self, count: u64) {
+        self.child_restarts.inc_by(count);
     }
 
     /// A policy came into force.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::client::LEGACY;
-use crate::support::{Arrivals, Client, Folder, Hostile, Toolgate};
+use crate::support::{Arrivals, Client, Folder, Hostile, Toolgate, http};
 
 /// The hostile server over HTTP and over stdio, with ada's leave for everything.
 async fn both() -> (Hostile, Toolgate) {
@@ -42,6 +42,11 @@ async fn a_server_that_dies_in_the_middle_of_an_answer_is_unavailable_and_comes_
         // Restarted, with backoff: soon there again.
         let again = restarted(&toolgate, server).await;
         assert_eq!(again.call("ok", json!({})).await.text(), "ok {}", "{server} {tool}");
+    }
+    let page = String::from_utf8(http::get(&toolgate.metrics()).await.body.to_vec()).unwrap();
+    for counted in ["toolgate_children", "toolgate_child_restarts_total"].iter().zip([1, 2]) {
+        let line = format!("{}{{server=\"stdio\",server_namespace=\"default\"}} {}", counted.0, counted.1);
+        assert!(page.contains(&line), "{line} is missing:\n{page}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Second layer: who calls. A token that is present but not accepted is 401, never anonymous.
 
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::uri::{Authority, PathAndQuery};
+use http::{StatusCode, Uri, header};
 use jiff::Timestamp;
 
 use crate::gateway::audit::Outcome;
@@ -61,28 +62,35 @@ pub(in crate::gateway) fn insufficient_scope(force: &Force, head: &Parts, scopes
 fn resource<'a>(force: &'a Force, head: &Parts) -> &'a str {
     let urls = &force.policy.snapshot().urls;
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = |url: &str| url.split_once("://").and_then(|(_, rest)| rest.split('/').next()).map(str::to_owned);
-    urls.iter().find(|url| authority(url).as_deref() == host).or_else(|| urls.first()).map_or("", String::as_str)
+    let is_asked = |url: &&String| host.is_some() && parsed(url).authority().map(Authority::as_str) == host;
+    urls.iter().find(is_asked).or_else(|| urls.first()).map_or("", String::as_str)
 }
 
+/// Where the metadata of an endpoint lies: the well-known path comes before the endpoint's own (RFC 9728 section 3.1).
 fn metadata_url(force: &Force, head: &Parts) -> String {
-    let resource = resource(force, head);
-    let split = resource.find("://").and_then(|at| resource.get(at + 3..)?.find('/').map(|slash| at + 3 + slash));
-    let (origin, path) = split.map_or((resource, ""), |at| resource.split_at(at));
-    format!("{origin}/.well-known/oauth-protected-resource{path}")
+    let resource = parsed(resource(force, head));
+    let (scheme, authority) = origin(&resource);
+    let path = resource.path_and_query().map_or("", PathAndQuery::as_str);
+    let path = if path == "/" { "" } else { path };
+    format!("{scheme}://{authority}/.well-known/oauth-protected-resource{path}")
 }
 
 /// The protected resource metadata of an endpoint (RFC 9728). Issuers that only this process speaks for are not in it.
 pub(in crate::gateway) fn document(force: &Force, head: &Parts) -> String {
     let snapshot = force.policy.snapshot();
     let resource = resource(force, head);
-    let foreign: Vec<Issuer> =
-        snapshot.issuers.iter().filter(|issuer| !is_own(&issuer.url, resource)).cloned().collect();
+    let here = parsed(resource);
+    // The laptop's own issuer lies at the gateway itself and serves no login.
+    let is_own = |issuer: &&Issuer| origin(&parsed(&issuer.url)) == origin(&here);
+    let foreign: Vec<Issuer> = snapshot.issuers.iter().filter(|issuer| !is_own(issuer)).cloned().collect();
     metadata::metadata(resource, &foreign, &force.scopes)
 }
 
-/// Whether an issuer's URL lies at the gateway itself (the laptop's own token issuer, which serves no login).
-fn is_own(issuer: &str, resource: &str) -> bool {
-    let origin = |url: &str| url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-    origin(issuer) == origin(resource)
+/// A URL in its parts; what is no URL has none.
+fn parsed(url: &str) -> Uri {
+    url.parse().unwrap_or_default()
+}
+
+fn origin(url: &Uri) -> (&str, &str) {
+    (url.scheme_str().unwrap_or_default(), url.authority().map_or("", Authority::as_str))
 }

@@ -73,6 +73,11 @@ impl Folder {
     }
 
     fn plan(&self, previous: &Desired) -> (Desired, Vec<Problem>) {
+        let planned = self.planned(previous);
+        (planned.desired, planned.problems)
+    }
+
+    fn planned(&self, previous: &Desired) -> Planned {
         let directory = PathBuf::from("/srv/manifests");
         let inputs = Inputs {
             world: &self.world,
@@ -203,6 +208,20 @@ fn without_any_issuer_the_local_one_counts() {
     assert_eq!(messages(&problems), "");
     assert_eq!(desired.identities["ada"].issuer, "local");
     assert_eq!(desired.servers["files"].policy.snapshot().issuers[0].name, "local");
+}
+
+#[test]
+fn a_policy_that_does_not_load_is_named_and_the_one_in_force_stays() {
+    let folder = Folder::default().stdio("files").overlay("servers: {files: {command: [a]}}\n");
+    let (old, _) = folder.clone().issuers(&["corp"]).plan(&Desired::default());
+
+    let twice = folder.issuers(&["corp", "corp"]);
+    let planned = twice.planned(&old);
+
+    assert_eq!(planned.unloadable, ["files"]);
+    assert!(messages(&planned.problems).ends_with("; the policy in force stays\n"), "{}", messages(&planned.problems));
+    assert_eq!(planned.desired.servers["files"].policy.hash(), old.servers["files"].policy.hash());
+    assert!(twice.planned(&Desired::default()).desired.servers.is_empty(), "nothing runs without a policy");
 }
 
 #[test]

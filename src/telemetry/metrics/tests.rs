@@ -66,7 +66,7 @@ fn a_removed_server_leaves_no_series() {
     let server = metrics.server("default", "files");
     server.tool("read", None).record(Outcome::Ok, MS);
     server.upstream_error("timeout");
-    server.child_restarted();
+    server.children_ended(1);
     server.policy_loaded("sha256:1", jiff::Timestamp::UNIX_EPOCH);
     server.policy_failed();
     assert!(metrics.render().contains("files"));

@@ -133,6 +133,11 @@ impl StdioUpstream {
         self.pool.children()
     }
 
+    /// Children that ended without being told to since this was last asked.
+    pub fn take_exits(&self) -> u64 {
+        self.pool.take_exits()
+    }
+
     /// Sessions that are open.
     pub fn sessions(&self) -> usize {
         self.pool.sessions()

@@ -3,7 +3,7 @@
 //! Owns every child's lifetime. No lock is held while something is awaited.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(super) struct Pool {
     room: Arc<Semaphore>,
     table: Mutex<Table>,
     failures: Arc<Mutex<Backoff<Key>>>,
+    /// Children that ended by themselves and were not reported yet.
+    exits: Arc<AtomicU64>,
     /// What the server speaks, once a modern client has asked.
     era: Mutex<Option<Era>>,
     tracker: TaskTracker,
@@ -108,6 +110,7 @@ impl Pool {
             room: Arc::new(Semaphore::new(bounds.children)),
             table: Mutex::default(),
             failures: Arc::new(Mutex::new(Backoff::new())),
+            exits: Arc::default(),
             era: Mutex::new(None),
             tracker: TaskTracker::new(),
             _end: stop.clone().drop_guard(),
@@ -123,6 +126,10 @@ impl Pool {
 
     pub(super) fn children(&self) -> usize {
         self.bounds.children - self.room.available_permits()
+    }
+
+    pub(super) fn take_exits(&self) -> u64 {
+        self.exits.swap(0, Ordering::Relaxed)
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -309,7 +316,7 @@ impl Pool {
         let (child, life) = Child::new(self.name.clone(), process, (era, tenant), self.bounds, stop.clone());
         let (is_probe, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let (name, failures, of) = (self.name.clone(), self.failures.clone(), key.clone());
-        let (probe, done) = (is_probe.clone(), gone.clone().drop_guard());
+        let (probe, done, exits) = (is_probe.clone(), gone.clone().drop_guard(), self.exits.clone());
         self.tracker.spawn(async move {
             let exit = life.await;
             if exit.asked {
@@ -320,6 +327,7 @@ impl Pool {
                     tracing::warn!(target: "upstream::stderr", server = %name, line, "before it ended, the server wrote");
                 }
                 if !probe.load(Ordering::Relaxed) {
+                    exits.fetch_add(1, Ordering::Relaxed);
                     failures.lock().failed(of, exit.up, Instant::now(), exit.why);
                 }
             }
