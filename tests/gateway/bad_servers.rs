@@ -45,7 +45,7 @@ async fn a_server_that_dies_in_the_middle_of_an_answer_is_unavailable_and_comes_
     }
     let page = String::from_utf8(http::get(&toolgate.metrics()).await.body.to_vec()).unwrap();
     for counted in ["toolgate_children", "toolgate_child_restarts_total"].iter().zip([1, 2]) {
-        let line = format!("{}{{server=\"stdio\",server_namespace=\"default\"}} {}", counted.0, counted.1);
+        let line = format!("{}{{server=\"stdio\",server_namespace=\"agents\"}} {}", counted.0, counted.1);
         assert!(page.contains(&line), "{line} is missing:\n{page}");
     }
 }
