@@ -42,7 +42,7 @@ fmt: ## Check the format
 clippy: ## Lint each feature set
 	$(CARGO) clippy --locked --quiet --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --quiet --lib --no-default-features --features gateway -- -D warnings
-	$(CARGO) clippy --locked --quiet --lib --no-default-features --features operator -- -D warnings
+	$(CARGO) clippy --locked --quiet --lib --no-default-features --features api -- -D warnings
 	$(CARGO) clippy --locked --quiet --all-targets --features fuzz -- -D warnings
 
 deny: ## Check dependencies: bans, licences, sources
@@ -54,7 +54,7 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 	kubernetes='^(kube|kube-.*|k8s-openapi.*|schemars.*)$$'; \
 	if found=$$(closure --no-default-features --features gateway | grep -E "$$kubernetes"); then \
 	  echo "the gateway's closure holds:" $$found >&2; exit 1; fi; \
-	closure --no-default-features --features operator | grep -qE "$$kubernetes"; \
+	closure --no-default-features --features api | grep -qE "$$kubernetes"; \
 	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
 
 build-tests: # Before anything runs, so that what does not compile fails early

@@ -16,13 +16,14 @@ pub mod explain;
 mod glob;
 pub mod identity;
 pub mod load;
-#[cfg(feature = "operator")]
+#[cfg(feature = "api")]
 pub mod parse;
 mod roles;
 mod rule;
 pub mod snapshot;
 mod truth;
 mod uri;
+pub mod version;
 mod window;
 pub mod world;
 

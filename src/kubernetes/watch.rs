@@ -1,0 +1,231 @@
+//! One watch a kind and process: a cache, and a fan-out that tells deletions.
+//!
+//! Owns what this process believes of the cluster. kube's shared streams drop deletions, and a relist is silent about
+//! what vanished meanwhile (kube issue 1590): here a deletion is a [`Change`] like any other, and the end of a relist
+//! is [`Change::All`], so that nothing that was deleted stays in force.
+//!
+//! # Versions
+//! [`Cache::version`] is a `resourceVersion` that the cache is surely not older than. Events carry their own; before a
+//! relist a version is read with a list of one object, so that what the relist leaves out counts as well. Versions of
+//! one kind compare as integers (Kubernetes 1.35, KEP-5504; before that for every etcd-backed server in practice).
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{StreamExt as _, future};
+use kube::api::{Api, ListParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+use tokio::sync::{broadcast, watch};
+
+use super::Key;
+
+/// Changes that a slow listener may be behind; beyond that it is told [`Change::All`].
+const CHANGES: usize = 4096;
+/// Time for the list of one object before a relist.
+const LIST: Duration = Duration::from_secs(10);
+
+/// Which namespaces are watched.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// These alone, each with a watch of its own.
+    Namespaces(Vec<String>),
+}
+
+/// What changed in a cache.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// One object was written or deleted.
+    One(Key),
+    /// Anything may have: a relist ended, or the listener was too slow.
+    All,
+}
+
+/// Everything of one kind, as last seen.
+pub struct Cache<K> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+struct Shared<K> {
+    parts: Vec<Part<K>>,
+    changes: broadcast::Sender<Change>,
+}
+
+/// What one watch has seen.
+struct Part<K> {
+    namespace: Option<String>,
+    objects: RwLock<HashMap<Key, Arc<K>>>,
+    version: AtomicU64,
+    is_listed: watch::Sender<bool>,
+}
+
+/// Listens to a cache. Never fails: whoever falls behind is told that anything may have changed.
+pub struct Changes(broadcast::Receiver<Change>);
+
+impl Changes {
+    /// The next change; `None` once the cache is gone.
+    pub async fn next(&mut self) -> Option<Change> {
+        match self.0.recv().await {
+            Ok(change) => Some(change),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Change::All),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + Sync + 'static,
+    K: std::fmt::Debug,
+{
+    /// A cache, and the future that keeps it: it must be polled, and ends only when the process does. `labels` is a
+    /// label selector, empty for every object.
+    pub fn new(client: &Client, scope: &Scope, labels: &str) -> (Self, impl Future<Output = ()> + Send + use<K>) {
+        let namespaces = match scope {
+            Scope::All => vec![None],
+            Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
+        };
+        let part = |namespace: Option<String>| Part {
+            namespace,
+            objects: RwLock::default(),
+            version: AtomicU64::new(0),
+            is_listed: watch::Sender::new(false),
+        };
+        let parts = namespaces.into_iter().map(part).collect();
+        let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
+        let (shared, client, labels) = (cache.shared.clone(), client.clone(), labels.to_owned());
+        let keep = async move {
+            let follow = |part| follow(&shared, part, &client, &labels);
+            future::join_all(shared.parts.iter().map(follow)).await;
+        };
+        (cache, keep)
+    }
+
+    /// Waits until every watch has listed what there is. A cache that is not yet full must decide nothing.
+    pub async fn ready(&self) {
+        for part in &self.shared.parts {
+            // The sender lives in the cache itself, so waiting cannot fail.
+            let _ = part.is_listed.subscribe().wait_for(|is_listed| *is_listed).await;
+        }
+    }
+
+    /// One object.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.shared.parts.iter().find_map(|part| part.objects.read().get(key).cloned())
+    }
+
+    /// Every object, in no order.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.shared.parts.iter().flat_map(|part| part.objects.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Every object of a namespace, in no order.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let of = |part: &Part<K>| -> Vec<Arc<K>> {
+            let objects = part.objects.read();
+            objects.iter().filter(|((found, _), _)| found == namespace).map(|(_, object)| object.clone()).collect()
+        };
+        self.shared.parts.iter().flat_map(of).collect()
+    }
+
+    /// The cache is at least as new as this, for objects of `namespace`. Never goes back.
+    pub fn version(&self, namespace: &str) -> u64 {
+        let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
+        part.map_or(0, |part| part.version.load(Ordering::Acquire))
+    }
+
+    /// Tells every change from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.shared.changes.subscribe())
+    }
+}
+
+/// Follows one watch for ever; kube restarts it with a backoff of its own.
+async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + 'static,
+    K: std::fmt::Debug,
+{
+    let api: Api<K> = match &part.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let config = watcher::Config::default().labels(labels);
+    let events = watcher(api.clone(), config).default_backoff();
+    let mut events = pin!(events);
+    let mut listed = HashMap::new();
+    let mut floor = 0;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                // Read before the relist begins: the stream is not polled meanwhile.
+                floor = list_version(&api).await;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.insert(key(&object), Arc::new(trimmed(object)));
+            }
+            Ok(watcher::Event::InitDone) => {
+                let newest = listed.values().map(|object| resource_version(object.as_ref())).max().unwrap_or(0);
+                *part.objects.write() = std::mem::take(&mut listed);
+                part.version.fetch_max(newest.max(floor), Ordering::AcqRel);
+                part.is_listed.send_replace(true);
+                let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                let (key, version) = (key(&object), resource_version(&object));
+                part.objects.write().insert(key.clone(), Arc::new(trimmed(object)));
+                part.version.fetch_max(version, Ordering::AcqRel);
+                let _ = shared.changes.send(Change::One(key));
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let (key, version) = (key(&object), resource_version(&object));
+                part.objects.write().remove(&key);
+                part.version.fetch_max(version, Ordering::AcqRel);
+                let _ = shared.changes.send(Change::One(key));
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(kind = %K::kind(&()), error, "a watch broke off, and is tried again");
+            }
+        }
+    }
+}
+
+/// The version of the whole kind now. 0, which claims nothing, where the server does not say.
+async fn list_version<K>(api: &Api<K>) -> u64
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let asked = tokio::time::timeout(LIST, api.list_metadata(&ListParams::default().limit(1))).await;
+    let version = asked.ok().and_then(Result::ok).and_then(|list| list.metadata.resource_version);
+    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn key<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn resource_version<K: Resource>(object: &K) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Nobody here reads who wrote which field, and it is a third of an object.
+fn trimmed<K: Resource>(mut object: K) -> K {
+    object.managed_fields_mut().clear();
+    object
+}
