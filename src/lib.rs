@@ -41,7 +41,7 @@ pub mod local;
 pub mod policy;
 #[cfg(feature = "operator")]
 pub mod policyserver;
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "operator"))]
 pub mod telemetry;
 #[cfg(feature = "wire")]
 pub mod wire;

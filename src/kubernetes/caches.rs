@@ -80,8 +80,7 @@ impl Caches {
 
     /// Waits until every cache is full: a half-filled one would revoke what is granted and delete what is wanted.
     pub async fn ready(&self) {
-        let policy =
-            future::join4(self.servers.ready(), self.tools.ready(), self.roles.ready(), self.gateways.ready());
+        let policy = future::join4(self.servers.ready(), self.tools.ready(), self.roles.ready(), self.gateways.ready());
         let workloads = future::join3(self.pods.ready(), self.deployments.ready(), self.services.ready());
         let rest = future::join4(
             self.service_accounts.ready(),

@@ -92,12 +92,14 @@ pub(super) fn same_but_for_times(a: &Value, b: &Value) -> bool {
 /// A field that is null, or an empty list or object, says no more than none.
 fn same_field(a: Option<&Value>, b: Option<&Value>) -> bool {
     let said = |value: Option<&Value>| {
-        value.filter(|value| match value {
-            Value::Null => false,
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(object) => !object.is_empty(),
-            _ => true,
-        }).cloned()
+        value
+            .filter(|value| match value {
+                Value::Null => false,
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(object) => !object.is_empty(),
+                _ => true,
+            })
+            .cloned()
     };
     match (said(a), said(b)) {
         (Some(a), Some(b)) => same_but_for_times(&a, &b),

@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
-use kube::{Client, Resource as _, ResourceExt as _};
+use kube::{Client, Resource as _, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -177,7 +177,6 @@ impl Election {
         }
     }
 }
-
 
 /// Waits for the Lease, runs `work` while it is ours, and frees it after a graceful `stop`. `work` must end soon after
 /// its token is cancelled; it is dropped when it does not, and at once when the Lease is lost.

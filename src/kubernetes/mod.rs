@@ -27,6 +27,13 @@
 //! Server-side apply needs `create` and `patch`. Children bear owner references without `blockOwnerDeletion`, so no
 //! right on `finalizers` is needed. There is no `deletecollection`, no wildcard and no Secret elsewhere.
 
+pub mod apply;
+pub mod caches;
+mod compare;
+pub mod events;
+pub mod labels;
+pub mod lease;
+pub mod queue;
 pub mod watch;
 
 /// (namespace, name) of an object.
