@@ -67,7 +67,6 @@ const VOLUMES: &[&str] = &[
     "downwardAPI",
     "emptyDir",
     "ephemeral",
-    "image",
     "name",
     "persistentVolumeClaim",
     "projected",
