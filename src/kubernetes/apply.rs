@@ -179,7 +179,8 @@ impl Writer {
         // Without force at first: whoever made such an object since we looked keeps it.
         let params = if live.is_some() { params.force() } else { params };
         let api = self.api::<K>(&key);
-        let call = api.patch(&key.1, &params, &Patch::Apply(&wanted));
+        let patch = Patch::Apply(&wanted);
+        let call = api.patch(&key.1, &params, &patch);
         let applied = match self.call::<K, _>("apply", &key, call).await {
             Ok(applied) => applied,
             Err(error) if live.is_none() && code(&error) == Some(409) => return Ok(Applied::Foreign),
@@ -221,7 +222,8 @@ impl Writer {
         });
         let params = PatchParams::apply(&self.manager).force();
         let api = self.api::<K>(&key);
-        let call = api.patch_status(&key.1, &params, &Patch::Apply(&body));
+        let patch = Patch::Apply(&body);
+        let call = api.patch_status(&key.1, &params, &patch);
         match self.call::<K, _>("write the status of", &key, call).await {
             Ok(written) => {
                 self.wrote(&written, "status");

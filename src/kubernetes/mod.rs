@@ -31,6 +31,8 @@ pub mod apply;
 pub mod caches;
 mod compare;
 pub mod events;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod labels;
 pub mod lease;
 pub mod queue;

@@ -129,7 +129,8 @@ fn check_container(container: &Value, before: Option<&Value>) -> Result<(), Stri
     if !is("readOnlyRootFilesystem", true) {
         return Err("must keep readOnlyRootFilesystem: true: mount a volume where it writes".to_owned());
     }
-    let lost = items(before, "/volumeMounts").find(|mount| !items(container, "/volumeMounts").any(|kept| kept == *mount));
+    let lost =
+        items(before, "/volumeMounts").find(|mount| !items(container, "/volumeMounts").any(|kept| kept == *mount));
     match lost {
         Some(mount) => Err(format!("must keep its mount of `{}`: use another mountPath", name(mount))),
         None => Ok(()),

@@ -1,0 +1,4 @@
+//! McpServer.
+mod names;
+mod pods;
+mod template;
