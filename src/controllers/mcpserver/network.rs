@@ -73,8 +73,7 @@ fn block(cidr: &str) -> NetworkPolicyPeer {
 /// Any port of DNS, at pods of this cluster and at the node's cache. Names are asked of nobody outside, else they would
 /// be a way out.
 fn dns() -> NetworkPolicyEgressRule {
-    let pods =
-        NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
+    let pods = NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let ports = DNS_PORTS.iter().flat_map(|number| ["UDP", "TCP"].map(|kind| port(kind, IntOrString::Int(*number))));
     NetworkPolicyEgressRule { to: Some(vec![pods, block(NODE_DNS)]), ports: Some(ports.collect()) }
 }

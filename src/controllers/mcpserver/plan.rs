@@ -199,9 +199,9 @@ fn deployment(
 ) -> Deployment {
     let mut metadata = meta(server, server.name().to_owned());
     let declared = revision::declared(server, settings);
-    let kept = running.and_then(revision::read).filter(|kept| {
-        server.spec.gateway_update == GatewayUpdate::OnRollout && kept.declared == declared
-    });
+    let kept = running
+        .and_then(revision::read)
+        .filter(|kept| server.spec.gateway_update == GatewayUpdate::OnRollout && kept.declared == declared);
     let revision = kept.unwrap_or(revision::Revision { declared, template });
     metadata.annotations = revision::annotation(&revision).map(|(name, text)| [(name, text)].into());
     Deployment {

@@ -119,7 +119,7 @@ mod tests {
         let made = register(&server("Auto"), Some(&offer(&["Read_File", "read-file", "読む", "___"])), &[]).create;
 
         let names: Vec<&str> = made.iter().map(crate::api::Object::name).collect();
-        assert_eq!(names[0], "files-read-file-0f6d8b2e".get(..16).map(|prefix| &names[0][..prefix.len()]).map(|_| names[0]).unwrap());
+        assert!(names[0].starts_with("files-read-file-"), "{names:?}");
         for name in &names {
             let valid = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
             assert!(valid && name.len() <= 253 && name.starts_with("files-") && !name.ends_with('-'), "{name}");
