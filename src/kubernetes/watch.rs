@@ -174,6 +174,12 @@ where
         let _ = lists.changed().await; // Its sender lives in the cache.
     }
 
+    /// Another number after every change: for what is computed from all objects and kept.
+    pub fn stamp(&self) -> u64 {
+        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow());
+        self.shared.parts.iter().map(of).fold(0, u64::wrapping_add)
+    }
+
     /// Tells every change from now on.
     pub fn changes(&self) -> Changes {
         Changes(self.shared.changes.subscribe())
@@ -295,6 +301,7 @@ impl<K: Resource + Clone> Cache<K> {
             let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
             *part.objects.write() = objects.collect();
             part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
         }
     }
 }
