@@ -8,7 +8,7 @@ mod wait;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
@@ -20,27 +20,36 @@ use serde_json::Value;
 
 pub(crate) use namespace::Namespace;
 pub(crate) use server::ApiServer;
-pub(crate) use wait::{eventually, holds, within};
+pub(crate) use wait::{DEADLINE, eventually, holds, within};
 
 /// Field manager of all that tests apply.
 pub(crate) const MANAGER: &str = "toolgate-test";
 
-/// The cluster of this test process: the one that `KUBECONFIG` names, else an API server started for it.
+/// A cluster with the definitions of `crds/`.
 pub(crate) struct Cluster {
-    kubeconfig: Kubeconfig,
+    /// As whom and where to call it.
+    pub(crate) kubeconfig: Kubeconfig,
     /// Ends with this process; a cluster that was given is left as it is.
     server: Option<ApiServer>,
 }
 
 impl Cluster {
-    /// Starts the API server at the first call, which builds it where that was not done yet. The definitions of
-    /// `crds/` are installed and served when this returns.
-    pub(crate) async fn shared() -> &'static Self {
-        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    /// The cluster of this test process: the one that `KUBECONFIG` names, else an API server that the first call
+    /// starts, which builds it where that was not done yet. The definitions are served when this returns.
+    pub(crate) async fn shared() -> Arc<Self> {
+        static CLUSTER: OnceLock<Arc<Cluster>> = OnceLock::new();
         static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-        let cluster = CLUSTER.get_or_init(Self::find_or_start);
+        let cluster = CLUSTER.get_or_init(|| Arc::new(Self::find_or_start()));
         INSTALLED.get_or_init(|| async { install(&cluster.client().await).await }).await;
-        cluster
+        cluster.clone()
+    }
+
+    /// A cluster of the test's own, for what must not be disturbed or watched by others.
+    pub(crate) async fn own() -> Arc<Self> {
+        let server = ApiServer::start();
+        let cluster = Self { kubeconfig: server.kubeconfig(), server: Some(server) };
+        install(&cluster.client().await).await;
+        Arc::new(cluster)
     }
 
     fn find_or_start() -> Self {
@@ -53,14 +62,22 @@ impl Cluster {
         Self { kubeconfig: server.kubeconfig(), server: Some(server) }
     }
 
+    /// Its server.
+    ///
+    /// # Panics
+    /// When it was given, not started.
+    pub(crate) fn server(&self) -> &ApiServer {
+        self.server.as_ref().expect("only a cluster of the test's own can be stopped, or asked what was written")
+    }
+
     /// A client for the runtime that asks: each test has a runtime, and a client ends with it.
     pub(crate) async fn client(&self) -> Client {
         client(self.kubeconfig.clone()).await
     }
 
-    /// A namespace that no other test uses.
-    pub(crate) async fn namespace(&'static self) -> Namespace {
-        Namespace::create(self).await
+    /// A namespace that no other test uses, which accepts only restricted pods.
+    pub(crate) async fn namespace(self: &Arc<Self>) -> Namespace {
+        Namespace::create(self.clone()).await
     }
 
     /// Whether this process started the cluster, so that it vanishes with all that is in it.

@@ -1,10 +1,12 @@
 //! A namespace for one test.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use k8s_openapi::api::core::v1::Namespace as Object;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ObjectMeta, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
@@ -12,24 +14,28 @@ use super::{Cluster, within};
 
 /// A namespace that no other test uses. In a cluster that outlives the test it is deleted when this is dropped.
 pub(crate) struct Namespace {
-    cluster: &'static Cluster,
+    cluster: Arc<Cluster>,
     client: Client,
     name: String,
 }
 
 impl Namespace {
-    pub(super) async fn create(cluster: &'static Cluster) -> Self {
+    pub(super) async fn create(cluster: Arc<Cluster>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let client = cluster.client().await;
         // A given cluster may hold what an earlier process of that number left behind: the server makes the name unique.
         let prefix = format!("test-{}-", COUNT.fetch_add(1, Ordering::Relaxed));
-        let object = Object {
-            metadata: kube::api::ObjectMeta { generate_name: Some(prefix), ..Default::default() },
-            ..Default::default()
-        };
+        let labels = BTreeMap::from([("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned())]);
+        let metadata = ObjectMeta { generate_name: Some(prefix), labels: Some(labels), ..ObjectMeta::default() };
+        let object = Object { metadata, ..Object::default() };
         let api = Api::<Object>::all(client.clone());
         let created = within("create a namespace", api.create(&PostParams::default(), &object)).await;
         Self { cluster, client, name: created.expect("a namespace can be created").name_any() }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The objects of a type in it.
@@ -51,7 +57,7 @@ impl Drop for Namespace {
         if self.cluster.is_ours() {
             return;
         }
-        let (cluster, name) = (self.cluster, self.name.clone());
+        let (cluster, name) = (self.cluster.clone(), self.name.clone());
         // The test's runtime cannot be blocked on from within.
         let deleted = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,11 +1,13 @@
 //! An API server of one's own: started by `tests/cluster/up`, ended with this process or by dropping it.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use kube::Client;
 use kube::config::Kubeconfig;
+use serde_json::Value;
 
 use super::repository;
 
@@ -65,6 +67,13 @@ impl ApiServer {
     /// Starts a component that was stopped. An API server answers when this returns.
     pub(crate) fn resume(&self, component: &str) {
         self.run(["start", component]);
+    }
+
+    /// Every request that it has answered so far: events of its audit log, in the order in which they were answered.
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.state.join("log/audit")).expect("the audit log can be read");
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     fn run<const N: usize>(&self, arguments: [&str; N]) {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// No test waits longer for one thing. Generous: it is met only where something is wrong, or the machine overloaded.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The outcome of a call, if it comes in time. The client repeats calls for a long while when a server is busy.
 ///
