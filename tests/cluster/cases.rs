@@ -18,16 +18,22 @@ fn server(container: Value) -> Value {
     json!({"source": {"container": container}})
 }
 
+/// An object with further members.
+fn with(mut object: Value, members: Value) -> Value {
+    object.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    object
+}
+
+fn remote(members: Value) -> Value {
+    with(json!({"source": {"remote": {"url": "https://a"}}}), members)
+}
+
 fn rule(members: Value) -> Value {
-    let mut rule = json!({"effect": "Allow", "servers": ["a"], "tools": ["b"]});
-    rule.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-    json!({"rules": [rule]})
+    json!({"rules": [with(json!({"effect": "Allow", "servers": ["a"], "tools": ["b"]}), members)]})
 }
 
 fn tool(members: Value) -> Value {
-    let mut spec = json!({"serverRef": {"name": "a"}, "toolName": "b"});
-    spec.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-    spec
+    with(json!({"serverRef": {"name": "a"}, "toolName": "b"}), members)
 }
 
 fn issuers(urls: &[&str]) -> Value {
@@ -43,22 +49,29 @@ fn jwks(jwks: Value) -> Value {
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
     let case = |kind, message, holds, breaks| Case { kind, message, holds, breaks };
-    let stdio = |more: Value| {
-        let mut container = json!({"transport": "Stdio", "command": ["x"]});
-        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        server(container)
-    };
+    let stdio = |more: Value| server(with(json!({"transport": "Stdio", "command": ["x"]}), more));
     let window = |start, end| rule(json!({"timeWindow": {"start": start, "end": end, "timeZone": "UTC"}}));
-    let argument = |condition: Value| {
-        let mut argument = json!({"path": "/a"});
-        argument.as_object_mut().unwrap().extend(condition.as_object().unwrap().clone());
-        rule(json!({"arguments": [argument]}))
-    };
+    let argument = |condition: Value| rule(json!({"arguments": [with(json!({"path": "/a"}), condition)]}));
     let subject = |subject| json!({"subjects": [subject]});
+    let bundle = json!({"configMapRef": {"name": "a", "key": "ca.crt"}});
     vec![
-        case("McpServer", "exactly one of container and remote", stdio(json!({})), json!({"source": {}})),
-        case("McpServer", "exactly one of container and remote", json!({"source": {"remote": {"url": "https://a"}}}),
+        case("McpServer", "exactly one of container, service and remote", stdio(json!({})), json!({"source": {}})),
+        case("McpServer", "exactly one of container, service and remote", json!({"source": {"remote": {"url": "https://a"}}}),
             json!({"source": {"remote": {"url": "https://a"}, "container": {"image": "x", "transport": "Stdio", "command": ["x"]}}})),
+        case("McpServer", "exactly one of container, service and remote", json!({"source": {"service": {"name": "a", "port": 80}}}),
+            json!({"source": {"service": {"name": "a", "port": 80}, "remote": {"url": "https://a"}}})),
+        case("McpServer", "caBundle has a meaning only", json!({"source": {"remote": {"url": "https://a", "caBundle": bundle}}}),
+            json!({"source": {"remote": {"url": "http://localhost", "caBundle": bundle}}})),
+        case("McpServer", "sandbox.filesystem and sandbox.isolation", remote(json!({"sandbox": {"runtimeClassName": "gvisor"}})),
+            remote(json!({"sandbox": {"filesystem": "Scratch"}}))),
+        case("McpServer", "sandbox.filesystem and sandbox.isolation", with(stdio(json!({})), json!({"sandbox": {"filesystem": "Scratch"}})),
+            remote(json!({"sandbox": {"isolation": "NetworkPolicy"}}))),
+        case("McpServer", "must be an IPv4 or IPv6 prefix", remote(json!({"sandbox": {"egress": [{"cidr": "2001:db8::/32"}, {"cidr": "10.0.0.0/8"}]}})),
+            remote(json!({"sandbox": {"egress": [{"cidr": "10.0.0.1"}]}}))),
+        case("McpServer", "seconds is required with mode DenyAfter", remote(json!({"disconnectedPolicy": {"mode": "DenyAfter", "seconds": 30}})),
+            remote(json!({"disconnectedPolicy": {"mode": "DenyAfter"}}))),
+        case("McpServer", "seconds is required with mode DenyAfter", remote(json!({"disconnectedPolicy": {"mode": "KeepLastKnownGood"}})),
+            remote(json!({"disconnectedPolicy": {"mode": "KeepLastKnownGood", "seconds": 30}}))),
         case("McpServer", "command is required", stdio(json!({})), server(json!({"transport": "Stdio"}))),
         case("McpServer", "port is required", server(json!({"transport": "StreamableHttp", "port": 80})), server(json!({"transport": "StreamableHttp"}))),
         case("McpServer", "port and path have no meaning", stdio(json!({"args": ["y"]})), stdio(json!({"port": 80}))),
@@ -88,6 +101,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case("McpRole", "name is required", subject(json!({"kind": "Scope", "name": "s", "issuer": "i"})), subject(json!({"kind": "User"}))),
         case("McpRole", "name is required", subject(json!({"kind": "User", "name": "s"})),
             subject(json!({"kind": "Claim", "claim": "c", "values": ["v"], "name": "n"}))),
+        case("McpRole", "namespace is required", subject(json!({"kind": "ServiceAccount", "name": "s", "namespace": "n"})),
+            subject(json!({"kind": "ServiceAccount", "name": "s"}))),
+        case("McpRole", "namespace is required", subject(json!({"kind": "User", "name": "s"})),
+            subject(json!({"kind": "User", "name": "s", "namespace": "n"}))),
         case("McpRole", "must say what is permitted", argument(json!({"in": ["x", 1]})), argument(json!({}))),
         case("McpRole", "must not be above maximum", argument(json!({"minimum": 1, "maximum": 1})), argument(json!({"minimum": 2, "maximum": 1}))),
         case("McpRole", "cannot be combined", argument(json!({"below": ["/a"]})), argument(json!({"below": ["/a"], "in": ["/a/b"]}))),
@@ -96,8 +113,15 @@ pub(crate) fn cases() -> Vec<Case> {
         case("McpGateway", "must be an https URL", issuers(&["http://127.0.0.1:9/"]), issuers(&["http://idp.example.com"])),
         case("McpGateway", "must be an https URL", jwks(json!({"url": "https://a/jwks"})), jwks(json!({"url": "http://a/jwks"}))),
         case("McpGateway", "same oidc.url", issuers(&["https://a", "https://b"]), issuers(&["https://a", "https://a"])),
-        case("McpGateway", "exactly one of url and inline", jwks(json!({"inline": "{}"})), jwks(json!({}))),
-        case("McpGateway", "exactly one of url and inline", jwks(json!({"url": "https://a"})), jwks(json!({"url": "https://a", "inline": "{}"}))),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"inline": "{}"})), jwks(json!({}))),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"url": "https://a"})), jwks(json!({"url": "https://a", "inline": "{}"}))),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(bundle.clone()),
+            jwks(with(bundle.clone(), json!({"inline": "{}"})))),
+        case("McpGateway", "exactly one of oidc and serviceAccounts", json!({"issuers": [{"name": "a", "serviceAccounts": {}}]}),
+            json!({"issuers": [{"name": "a", "serviceAccounts": {}, "oidc": {"url": "https://a"}}]})),
+        case("McpGateway", "exactly one of oidc and serviceAccounts", issuers(&["https://a"]), json!({"issuers": [{"name": "a"}]})),
+        case("McpGateway", "two issuers are the cluster's", json!({"issuers": [{"name": "a", "serviceAccounts": {}}, {"name": "b", "oidc": {"url": "https://b"}}]}),
+            json!({"issuers": [{"name": "a", "serviceAccounts": {}}, {"name": "b", "serviceAccounts": {}}]})),
         case("McpGateway", "roleRef is required", json!({"anonymous": {"mode": "Role", "roleRef": {"name": "r"}}}), json!({"anonymous": {"mode": "Role"}})),
         case("McpGateway", "roleRef is required", json!({}), json!({"anonymous": {"roleRef": {"name": "r"}}})),
     ]

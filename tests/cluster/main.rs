@@ -8,5 +8,7 @@ mod definitions;
 mod examples;
 mod harness;
 mod objects;
+mod operator;
 mod outage;
 mod rules;
+mod subresources;

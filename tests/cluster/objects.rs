@@ -28,6 +28,11 @@ fn full(kind: &str) -> Vec<Value> {
                         "url": "https://partner.example.com", "groupsClaim": "groups", "subjectClaim": "sub",
                         "jwks": {"inline": "{\"keys\": []}"},
                     }},
+                    {"name": "lab", "oidc": {
+                        "url": "https://lab.example.com", "groupsClaim": "groups", "subjectClaim": "sub",
+                        "jwks": {"configMapRef": {"name": "lab-keys", "key": "jwks.json"}},
+                    }},
+                    {"name": "cluster", "serviceAccounts": {}},
                 ],
                 "anonymous": {"mode": "Role", "roleRef": {"name": "visitors"}},
             }),
@@ -37,6 +42,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "inherits": [{"name": "readers"}],
                 "subjects": [
                     {"kind": "Group", "name": "engineering", "issuer": "company"},
+                    {"kind": "ServiceAccount", "name": "build", "namespace": "ci", "issuer": "cluster"},
                     {"kind": "Claim", "claim": "department", "values": ["research", "operations"], "issuer": "company"},
                 ],
                 "rules": [{
@@ -66,10 +72,19 @@ fn full(kind: &str) -> Vec<Value> {
                 "source": {"container": {
                     "image": "registry.example.com/server:1.4.0", "transport": "Stdio", "command": ["/server"],
                     "args": ["--quiet", ""], "env": [{"name": "LEVEL", "value": ""}], "sessions": "Shared",
+                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1.5", "memory": "1Gi"}},
                 }},
+                "podTemplate": {"metadata": {"labels": {"team": "a"}}, "spec": {"nodeSelector": {"disk": "ssd"}, "priority": 7}},
+                "replicas": 0,
                 "gatewayRef": {"name": "trusted"},
                 "registration": "Auto",
                 "serverRequests": {"elicitation": "FormAndUrl", "sampling": "Allow", "roots": "Allow"},
+                "sandbox": {
+                    "filesystem": "Scratch", "runtimeClassName": "gvisor", "isolation": "NetworkPolicy",
+                    "egress": [{"cidr": "140.82.112.0/20", "port": 443}, {"cidr": "2001:db8::/32"}],
+                },
+                "disconnectedPolicy": {"mode": "DenyAfter", "seconds": 300},
+                "gatewayUpdate": "Rolling",
             }),
             json!({
                 "source": {"container": {
@@ -78,12 +93,25 @@ fn full(kind: &str) -> Vec<Value> {
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+                "sandbox": {"egress": []},
+                "gatewayUpdate": "OnRollout",
             }),
             json!({
-                "source": {"remote": {"url": "https://mcp.example.com/mcp"}},
+                "source": {"remote": {
+                    "url": "https://mcp.example.com/mcp", "caBundle": {"configMapRef": {"name": "corp-ca", "key": "ca.crt"}},
+                }},
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Deny", "sampling": "Deny", "roots": "Deny"},
+                "disconnectedPolicy": {"mode": "KeepLastKnownGood"},
+                "gatewayUpdate": "OnRollout",
+            }),
+            json!({
+                "source": {"service": {"name": "legacy", "port": 8000, "path": "/v1/mcp"}},
+                "gatewayRef": {"name": "default"},
+                "registration": "Declared",
+                "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+                "gatewayUpdate": "OnRollout",
             }),
         ],
         "McpTool" => vec![
@@ -152,7 +180,7 @@ async fn tools_survive_a_round_trip() {
 }
 
 /// Paths of the fields that a value sets, written as [`walk`] writes them.
-fn set(value: &Value, schema: &Value, path: &str, into: &mut BTreeSet<String>) {
+pub(crate) fn set(value: &Value, schema: &Value, path: &str, into: &mut BTreeSet<String>) {
     into.insert(path.to_owned());
     for (name, member) in value.as_object().into_iter().flatten() {
         match schema.get("additionalProperties") {
@@ -193,6 +221,7 @@ async fn defaults_are_visible_on_reading() {
         "gatewayRef": {"name": "default"},
         "registration": "Declared",
         "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+        "gatewayUpdate": "OnRollout",
     });
     assert_eq!(held.data["spec"], expected);
 }

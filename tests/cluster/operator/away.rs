@@ -1,7 +1,7 @@
 //! The operator is away: gateways go on, boot from what the cluster holds, and miss nothing when it returns.
 
 use super::client::UNKNOWN_TOOL;
-use super::world::{Scene, role};
+use super::world::Scene;
 use crate::harness::eventually;
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn without_an_operator_calls_go_on_and_its_return_puts_in_force_what_was_e
     assert_eq!(caller.call("secret").await.refusal(), UNKNOWN_TOOL);
 
     world.delete("McpRole", "callers").await;
-    world.apply(&role("others", "caller", "secret")).await;
+    world.apply_role("others", "caller", "secret").await;
     assert!(caller.call("ok").await.is_result(), "nobody is there to tell the gateway");
 
     let _operator = world.operator().await;
@@ -61,7 +61,7 @@ async fn a_leader_that_stops_by_itself_hands_over_at_once() {
     assert!(caller.call("ok").await.is_result());
 
     let _operator = world.operator().await;
-    world.apply(&role("others", "caller", "secret")).await;
+    world.apply_role("others", "caller", "secret").await;
     world.condition("McpRole", "others", "Programmed", "True").await;
     assert!(caller.call("secret").await.is_result());
     assert_eq!(super::kubelet::Pod::of(&world, "tickets").await.uid(), pod.uid(), "no pod was replaced");

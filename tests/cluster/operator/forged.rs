@@ -7,7 +7,7 @@ use super::client::NO_POLICY;
 use super::kubelet::Pod;
 use super::process::Process;
 use super::stream::follow;
-use super::world::{Scene, Server, World, server, tickets};
+use super::world::{Scene, Server, World, server};
 use crate::harness::{eventually, within};
 
 /// The same bytes but one, at each of some places: in the signature, in the policy, at the end.
@@ -62,7 +62,7 @@ async fn a_pod_gets_the_policy_of_its_own_server_and_no_other() {
     let world = World::new().await;
     let _operator = world.operator().await;
     let (one, other) = (Server::start(&world, "tickets"), Server::start(&world, "other"));
-    world.apply(&tickets(one.port)).await;
+    world.apply_tickets(one.port).await;
     let source = format!(
         "{{container: {{image: 'registry.example.com/other:1', transport: StreamableHttp, port: {}}}}}",
         other.port

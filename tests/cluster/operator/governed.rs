@@ -8,7 +8,7 @@ use serde_json::json;
 use super::client::UNKNOWN_TOOL;
 use super::kubelet::Pod;
 use super::process::fixture;
-use super::world::{Scene, World, role, server};
+use super::world::{Scene, World, server};
 use crate::harness::within;
 
 /// The namespace enforces restricted pods, so that a pod exists at all shows that its spec is.
@@ -54,7 +54,7 @@ async fn a_stdio_server_is_governed_as_well() {
     let command = json!([program, "--stdio"]);
     let source = format!("{{container: {{image: 'registry.example.com/tickets:1', transport: Stdio, command: {command}}}}}");
     world.apply(&server("tickets", &source)).await;
-    world.apply(&role("callers", "caller", "ok")).await;
+    world.apply_role("callers", "caller", "ok").await;
     let pod = Pod::of(&world, "tickets").await;
     pod.mount(&world).await;
     let _server = pod.start_server(&world);

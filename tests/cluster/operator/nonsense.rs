@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Scene, condition_of, role};
+use super::world::{Scene, condition_of};
 use crate::harness::{eventually, holds};
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_role_edited_into_nonsense_keeps_the_last_good_policy_and_its_status_n
     assert!(ready.is_some());
 
     // The way out is the way in.
-    world.apply(&role("callers", "caller", "secret")).await;
+    world.apply_role("callers", "caller", "secret").await;
     world.condition("McpRole", "callers", "Accepted", "True").await;
     eventually("have the repaired role in force", async || scene.caller.call("secret").await.is_result().then_some(()))
         .await;
@@ -53,7 +53,7 @@ spec:
     let resolved = scene.world.condition("McpServer", "broken", "ResolvedRefs", "False").await;
     assert!(resolved["message"].as_str().unwrap().contains("nowhere"), "{resolved}");
 
-    scene.world.apply(&role("others", "caller", "secret")).await;
+    scene.world.apply_role("others", "caller", "secret").await;
     scene.world.condition("McpRole", "others", "Programmed", "True").await;
     assert!(scene.caller.call("secret").await.is_result());
 }

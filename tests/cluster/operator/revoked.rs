@@ -51,7 +51,8 @@ async fn a_deleted_role_revokes_within_a_second_and_status_follows() {
 async fn a_removed_subject_loses_its_calls_within_a_second() {
     let scene = Scene::start().await;
     assert!(scene.caller.call("ok").await.is_result());
-    let subjects = json!([{"kind": "ServiceAccount", "name": "somebody-else"}]);
+    let namespace = scene.world.space.name();
+    let subjects = json!([{"kind": "ServiceAccount", "name": "somebody-else", "namespace": namespace}]);
     let generation = scene.world.patch("McpRole", "callers", json!({"spec": {"subjects": subjects}})).await;
     is_revoked_in_time(&scene).await;
     let programmed = scene.world.condition("McpRole", "callers", "Programmed", "True").await;

@@ -89,6 +89,34 @@ impl World {
         }
     }
 
+    /// Makes `tickets` a governed server on that port: the ServiceAccount `caller` may use `ok`, and nobody `secret`.
+    pub(crate) async fn apply_tickets(&self, port: u16) {
+        let image = "registry.example.com/tickets:1";
+        self.apply(&server("tickets", &format!("{{container: {{image: '{image}', transport: StreamableHttp, port: {port}}}}}")))
+            .await;
+        self.apply_role("callers", "caller", "ok").await;
+    }
+
+    /// A ServiceAccount, and a role that lets it use one tool of the servers labelled `tier: gold`.
+    pub(crate) async fn apply_role(&self, name: &str, account: &str, tool: &str) {
+        let namespace = self.space.name();
+        let text = format!(
+            r"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {account}}}
+---
+apiVersion: toolgate.dev/v1alpha1
+kind: McpRole
+metadata: {{name: {name}}}
+spec:
+  subjects: [{{kind: ServiceAccount, name: {account}, namespace: {namespace}}}]
+  rules: [{{effect: Allow, serverSelector: {{matchLabels: {{tier: gold}}}}, tools: [{tool}]}}]
+"
+        );
+        self.apply(&text).await;
+    }
+
     /// One of Toolgate's kinds.
     pub(crate) fn kind(&self, kind: &str) -> Api<DynamicObject> {
         self.space.dynamic(&resource(&json!({"apiVersion": "toolgate.dev/v1alpha1", "kind": kind})))
@@ -207,14 +235,6 @@ impl Server {
     }
 }
 
-/// The objects that make `tickets` a governed server: the ServiceAccount `caller` may use `ok`, and nobody `secret`.
-pub(crate) fn tickets(port: u16) -> String {
-    let source = format!(
-        r"{{container: {{image: 'registry.example.com/tickets:1', transport: StreamableHttp, port: {port}, path: /mcp}}}}"
-    );
-    format!("{}\n---\n{}", server("tickets", &source), role("callers", "caller", "ok"))
-}
-
 /// A gateway object, a server and its two tools.
 pub(crate) fn server(name: &str, source: &str) -> String {
     format!(
@@ -242,24 +262,6 @@ spec: {{serverRef: {{name: {name}}}, toolName: secret}}
     )
 }
 
-/// A ServiceAccount, and a role that lets it use one tool of the servers labelled `tier: gold`.
-pub(crate) fn role(name: &str, account: &str, tool: &str) -> String {
-    format!(
-        r"
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: {account}}}
----
-apiVersion: toolgate.dev/v1alpha1
-kind: McpRole
-metadata: {{name: {name}}}
-spec:
-  subjects: [{{kind: ServiceAccount, name: {account}}}]
-  rules: [{{effect: Allow, serverSelector: {{matchLabels: {{tier: gold}}}}, tools: [{tool}]}}]
-"
-    )
-}
-
 /// What most tests begin with: `tickets` governed, its gateway running and in force, and someone who may call it.
 pub(crate) struct Scene {
     pub(crate) gateway: Process,
@@ -280,7 +282,7 @@ impl Scene {
     pub(crate) async fn of(world: World, flags: &[&str]) -> Self {
         let server = Server::start(&world, "tickets");
         let operator = world.operator_with(flags).await;
-        world.apply(&tickets(server.port)).await;
+        world.apply_tickets(server.port).await;
         let pod = Pod::of(&world, "tickets").await;
         let gateway = pod.run_gateway(&world).await;
         world.condition("McpServer", "tickets", "Programmed", "True").await;
