@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kube::api::Patch;
+use kube::api::{Api, Patch, TypeMeta};
+use kube::discovery::{Scope, pinned_kind};
 use serde_json::Value;
 
 use crate::harness::{Cluster, definition, definitions, repository, resource_of, strict, within};
 
-/// Not manifests: what a laptop does differently.
-const OVERLAY: &str = "toolgate.local.yaml";
+/// Not objects of a cluster: what a laptop does differently, and what kustomize puts together.
+const NO_OBJECTS: [&str; 2] = ["toolgate.local.yaml", "kustomization.yaml"];
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             yaml_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "yaml") && !path.ends_with(OVERLAY) {
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
             found.push(path);
         }
     }
@@ -26,24 +27,33 @@ fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
 /// As `kubectl apply --dry-run=server --validate=strict` asks.
 #[tokio::test]
 async fn every_example_is_accepted_by_a_strict_dry_run() {
-    let space = Cluster::shared().await.namespace().await;
+    let cluster = Cluster::shared().await;
+    let (client, space) = (cluster.client().await, cluster.namespace().await);
     let mut files = Vec::new();
     yaml_files(&repository().join("examples"), &mut files);
+    files.retain(|file| !NO_OBJECTS.iter().any(|name| file.ends_with(name)));
     files.sort();
     let mut seen = BTreeMap::<String, usize>::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         assert!(!objects.is_empty(), "{} holds no object", file.display());
-        for object in objects {
-            let kind = object["kind"].as_str().unwrap_or_else(|| panic!("{}: an object without kind", file.display()));
-            let name = object["metadata"]["name"].as_str().expect("a name");
-            let api = space.dynamic(&resource_of(&definition(kind)));
+        for mut object in objects {
+            let types: TypeMeta = serde_json::from_value(object.clone()).unwrap();
+            let (kind, name) = (types.kind.clone(), object["metadata"]["name"].as_str().expect("a name").to_owned());
+            let (resource, capabilities) = within("find", pinned_kind(&client, &types.try_into().unwrap())).await.unwrap();
+            // Wherever it is meant for, here it is tried in the namespace of this test.
+            let api = if capabilities.scope == Scope::Namespaced {
+                object["metadata"]["namespace"] = space.name().into();
+                space.dynamic(&resource)
+            } else {
+                Api::all_with(client.clone(), &resource)
+            };
             let mut params = strict();
             params.dry_run = true;
-            let answer = within("apply an example", api.patch(name, &params, &Patch::Apply(&object))).await;
+            let answer = within("apply an example", api.patch(&name, &params, &Patch::Apply(&object))).await;
             answer.unwrap_or_else(|error| panic!("{}: {kind} {name}: {error}", file.display()));
-            *seen.entry(kind.to_owned()).or_default() += 1;
+            *seen.entry(kind).or_default() += 1;
         }
     }
     for definition in definitions() {
