@@ -1,8 +1,8 @@
-//! The operator is away: gateways go on, boot from what the cluster holds, and miss nothing when it returns.
+//! The operator is away, or the API server: gateways go on, boot from what the cluster holds, and miss nothing.
 
 use super::client::UNKNOWN_TOOL;
-use super::world::Scene;
-use crate::harness::eventually;
+use super::world::{Scene, World};
+use crate::harness::{Cluster, eventually};
 
 #[tokio::test]
 async fn without_an_operator_calls_go_on_and_its_return_puts_in_force_what_was_edited_meanwhile() {
@@ -53,7 +53,6 @@ async fn a_gateway_that_restarts_alone_keeps_the_newer_of_disk_and_config_map() 
     assert_eq!(caller.call("ok").await.refusal(), UNKNOWN_TOOL, "a role that was revoked came back");
 }
 
-/// A gateway that follows an operator which saw less may not forget what it knows.
 #[tokio::test]
 async fn a_leader_that_stops_by_itself_hands_over_at_once() {
     let Scene { gateway: _gateway, operator, server: _server, pod, caller, world } = Scene::start().await;
@@ -65,4 +64,29 @@ async fn a_leader_that_stops_by_itself_hands_over_at_once() {
     world.condition("McpRole", "others", "Programmed", "True").await;
     assert!(caller.call("secret").await.is_result());
     assert_eq!(super::kubelet::Pod::of(&world, "tickets").await.uid(), pod.uid(), "no pod was replaced");
+}
+
+/// Nobody can be asked, so nobody may conclude anything: no call stops, and no condition changes.
+#[tokio::test]
+async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
+    let cluster = Cluster::own().await;
+    let Scene { gateway: _gateway, operator, server: _server, pod: _pod, caller, world } =
+        Scene::of(World::of(cluster.clone()).await, &["--resync", "1"]).await;
+    let before = world.condition("McpServer", "tickets", "Ready", "True").await;
+
+    cluster.server().stop("kube-apiserver");
+    // Longer than the Lease lives, so that the leader must have stopped writing by now.
+    let away = tokio::time::Instant::now() + std::time::Duration::from_secs(8);
+    while tokio::time::Instant::now() < away {
+        assert_eq!(caller.call("ok").await.text(), "ok {}");
+        assert_eq!(caller.call("secret").await.refusal(), UNKNOWN_TOOL);
+    }
+    cluster.server().resume("kube-apiserver");
+
+    world.apply_role("others", "caller", "secret").await;
+    world.condition("McpRole", "others", "Programmed", "True").await;
+    assert!(caller.call("secret").await.is_result(), "what is edited afterwards is in force");
+    let after = world.condition("McpServer", "tickets", "Ready", "True").await;
+    assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "it was ready all the time");
+    drop(operator);
 }
