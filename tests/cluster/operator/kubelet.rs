@@ -145,8 +145,9 @@ impl Pod {
         let patch = json!({"status": {
             "phase": "Running", "podIP": POD_IP, "podIPs": [{"ip": POD_IP}], "conditions": conditions,
         }});
-        let patched = pods.patch_status(&self.name(), &PatchParams::default(), &Patch::Merge(&patch));
-        within("write a pod's status", patched).await.expect("the status is valid");
+        let (name, patch) = (self.name(), Patch::Merge(&patch));
+        let written = within("write a status", pods.patch_status(&name, &PatchParams::default(), &patch)).await;
+        written.expect("the status is valid");
     }
 
     fn container(&self, name: &str) -> &Container {
@@ -206,9 +207,9 @@ impl Pod {
                 let account = self.object.spec.as_ref().unwrap().service_account_name.as_deref();
                 let account = account.expect("admission sets a ServiceAccount");
                 let audience = token.audience.as_deref().expect("an audience of our own");
-                let bound = Some((&*self.name(), &*self.uid())).map(|(name, uid)| (name.to_owned(), uid.to_owned()));
-                let bound = bound.as_ref().map(|(name, uid)| (name.as_str(), uid.as_str()));
-                fs::write(folder.join(&token.path), world.token(account, audience, bound).await).unwrap();
+                let (name, uid) = (self.name(), self.uid());
+                let made = world.token(account, audience, Some((&name, &uid))).await;
+                fs::write(folder.join(&token.path), made).unwrap();
             } else if let Some(map) = &source.config_map {
                 config_map(world, &map.name, folder).await;
             } else {

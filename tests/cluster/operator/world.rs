@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -124,8 +124,9 @@ spec:
 
     /// Changes an object by a merge patch; its generation afterwards.
     pub(crate) async fn patch(&self, kind: &str, name: &str, patch: Value) -> i64 {
-        let patched = self.kind(kind).patch(name, &kube::api::PatchParams::default(), &Patch::Merge(patch));
-        let object = within("patch an object", patched).await.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+        let (api, params, patch) = (self.kind(kind), PatchParams::default(), Patch::Merge(patch));
+        let object = within("patch an object", api.patch(name, &params, &patch)).await;
+        let object = object.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
         object.metadata.generation.expect("a generation")
     }
 
@@ -174,8 +175,9 @@ spec:
         };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let accounts = self.space.api::<ServiceAccount>();
-        let made = within("request a token", accounts.create_token_request(account, &PostParams::default(), &request));
-        made.await.unwrap_or_else(|error| panic!("a token for {account}: {error}")).status.expect("a token").token
+        let params = PostParams::default();
+        let made = within("request a token", accounts.create_token_request(account, &params, &request)).await;
+        made.unwrap_or_else(|error| panic!("a token for {account}: {error}")).status.expect("a token").token
     }
 
     /// The one URL of a server.
