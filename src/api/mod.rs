@@ -17,6 +17,7 @@ mod mcpgateway;
 mod mcprole;
 mod mcpserver;
 mod mcptool;
+pub mod pod_template;
 mod sandbox;
 pub mod schema;
 mod source;
