@@ -18,8 +18,7 @@ pub const POLICY_AUDIENCE: &str = "toolgate-policy";
 /// Labels and annotations that begin with this are the operator's.
 const OWN_PREFIX: &str = "toolgate.dev/";
 /// Labels that select the pods.
-const SELECTING: &[&str] =
-    &["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"];
+const SELECTING: &[&str] = &["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"];
 /// Largest template, in bytes of JSON.
 const BYTES: usize = 65_536;
 /// Most faults that are told.
@@ -215,7 +214,12 @@ impl Judge {
         match name {
             "" => self.add(format!("{pointer}/name"), "the container has no name, so none is meant: set name"),
             SERVER_CONTAINER if is_main => {
-                self.only(container, pointer, SERVER, "of the server's container is set in source.container: remove it");
+                self.only(
+                    container,
+                    pointer,
+                    SERVER,
+                    "of the server's container is set in source.container: remove it",
+                );
             }
             SERVER_CONTAINER => self.add(format!("{pointer}/name"), "`server` is no init container: use another name"),
             _ => {}
