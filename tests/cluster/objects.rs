@@ -90,6 +90,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "source": {"container": {
                     "image": "registry.example.com/server:1.4.0", "transport": "StreamableHttp", "port": 8080, "path": "/mcp",
                 }},
+                "replicas": 1,
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
@@ -100,6 +101,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "source": {"remote": {
                     "url": "https://mcp.example.com/mcp", "caBundle": {"configMapRef": {"name": "corp-ca", "key": "ca.crt"}},
                 }},
+                "replicas": 1,
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Deny", "sampling": "Deny", "roots": "Deny"},
@@ -108,6 +110,7 @@ fn full(kind: &str) -> Vec<Value> {
             }),
             json!({
                 "source": {"service": {"name": "legacy", "port": 8000, "path": "/v1/mcp"}},
+                "replicas": 1,
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
@@ -218,6 +221,7 @@ async fn defaults_are_visible_on_reading() {
     let held = within("apply an object", raw.patch("a", &strict(), &Patch::Apply(&written))).await.unwrap();
     let expected = json!({
         "source": source,
+        "replicas": 1,
         "gatewayRef": {"name": "default"},
         "registration": "Declared",
         "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},

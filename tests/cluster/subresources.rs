@@ -25,7 +25,7 @@ fn status(kind: &str) -> Value {
         "observedGeneration": 1, "lastTransitionTime": "2026-11-24T12:00:00Z",
     });
     let own = match kind {
-        "McpGateway" => json!({"servers": {"referring": 12, "programmed": 11}}),
+        "McpGateway" => json!({"servers": {"referring": 12}}),
         "McpRole" => json!({"effective": {"tools": 14, "servers": 3}}),
         "McpServer" => json!({
             "replicas": 2, "selector": "app.kubernetes.io/instance=a", "address": {"url": "https://a.b.svc:8443/mcp"},
