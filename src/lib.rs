@@ -10,6 +10,7 @@
 //! src/kubernetes/   the only room that calls the API server: caches, writes, Events, the Lease
 //! src/controllers/  a folder a kind: gather, validate, plan, apply, report
 //! src/policyserver/ what policy says now, and what gateways said; the policy stream
+//! src/shim/      runs inside a stdio server's container, for the gateway beside it
 //! src/wire/      the policy stream's protocol and the signed form of a snapshot
 //! src/telemetry/ logs, metrics (every name once), traces
 //! ```
@@ -41,6 +42,8 @@ pub mod local;
 pub mod policy;
 #[cfg(feature = "operator")]
 pub mod policyserver;
+#[cfg(feature = "shim")]
+pub mod shim;
 #[cfg(feature = "gateway")]
 pub mod telemetry;
 #[cfg(feature = "wire")]

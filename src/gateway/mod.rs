@@ -2,14 +2,17 @@
 //!
 //! Never imports `api` or `local`, and needs no Kubernetes: what it enforces arrives as a [`crate::policy::Policy`].
 
+mod admin;
 pub mod audit;
 pub mod auth;
 mod body;
 pub mod catalogue;
+mod drain;
 mod endpoint;
 pub mod fetch;
 mod layers;
 pub mod limits;
+mod link;
 pub mod protocol;
 mod server;
 mod stack;

@@ -178,7 +178,7 @@ impl<'g> Laptop<'g> {
                     let Some(server) = self.desired.servers.get(&name) else { continue };
                     let config = server.config.clone();
                     self.console.say(match &config {
-                        Config::Stdio(config) => format!("starting {name}: {}", config.command.join(" ")),
+                        Config::Stdio(config) => format!("starting {name}: {}", config.run),
                         Config::Http(config) => format!("reaching {name} at {}", config.url),
                     });
                     match self.gateway.put_server(&name, config).await {

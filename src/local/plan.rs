@@ -173,13 +173,12 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
                 Some(Sessions::Shared) => stdio::Sessions::Shared,
                 Some(Sessions::PerClient) | None => stdio::Sessions::PerClient,
             };
-            Ok(Config::Stdio(stdio::Config {
-                name: name.to_owned(),
+            let run = stdio::Run::Command(stdio::Command {
                 command: anchored(command, &directory),
                 env: declared.chain(env.clone()).collect(),
                 directory,
-                sessions,
-            }))
+            });
+            Ok(Config::Stdio(stdio::Config { name: name.to_owned(), run, sessions }))
         }
         None => match (container.map(|container| container.transport), &server.spec.source.remote) {
             (_, Some(remote)) => Ok(Config::Http(http::Config { url: remote.url.clone() })),

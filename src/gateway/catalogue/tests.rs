@@ -16,7 +16,8 @@ fn scripted(sessions: stdio::Sessions, flags: &[&str]) -> Upstream {
     command.extend(flags.iter().map(|&flag| flag.to_owned()));
     let directory = std::env::temp_dir();
     let name = "scripted".to_owned();
-    Upstream::new(Config::Stdio(stdio::Config { name, command, env: BTreeMap::new(), directory, sessions })).unwrap()
+    let run = stdio::Run::Command(stdio::Command { command, env: BTreeMap::new(), directory });
+    Upstream::new(Config::Stdio(stdio::Config { name, run, sessions })).unwrap()
 }
 
 /// A server over HTTP that answers each message by a function: status, content type, headers and body. Returns what

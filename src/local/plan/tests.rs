@@ -110,13 +110,12 @@ fn the_overlay_replaces_the_command_and_keeps_the_environment() {
     let (desired, problems) = Folder::default().stdio("files").overlay(overlay).plan(&Desired::default());
 
     assert_eq!(messages(&problems), "");
-    let expected = stdio::Config {
-        name: "files".to_owned(),
+    let run = stdio::Run::Command(stdio::Command {
         command: ["npx", "-y", "thing", "./data"].map(String::from).into(),
         env: [("LEVEL".to_owned(), "debug".to_owned()), ("MODE".to_owned(), "strict".to_owned())].into(),
         directory: "/srv/manifests".into(),
-        sessions: stdio::Sessions::Shared,
-    };
+    });
+    let expected = stdio::Config { name: "files".to_owned(), run, sessions: stdio::Sessions::Shared };
     assert_eq!(desired.servers["files"].config, Config::Stdio(expected));
     assert_eq!(desired.servers["files"].policy.snapshot().urls, ["http://127.0.0.1:8811/servers/files/mcp"]);
 }
@@ -127,8 +126,9 @@ fn a_relative_program_counts_from_the_working_directory() {
     let (desired, _) = Folder::default().stdio("files").overlay(overlay).plan(&Desired::default());
 
     let Config::Stdio(config) = &desired.servers["files"].config else { panic!("a child process") };
-    assert_eq!(config.directory, PathBuf::from("/srv/manifests/tools"));
-    assert_eq!(config.command, ["/srv/manifests/tools/./serve.sh", "./data"]);
+    let stdio::Run::Command(program) = &config.run else { panic!("a program") };
+    assert_eq!(program.directory, PathBuf::from("/srv/manifests/tools"));
+    assert_eq!(program.command, ["/srv/manifests/tools/./serve.sh", "./data"]);
 }
 
 #[test]
