@@ -9,6 +9,7 @@
 //! src/local/     the laptop mode and the offline tools: local, validate, explain
 //! src/kubernetes/   the only room that calls the API server: caches, writes, Events, the Lease
 //! src/controllers/  a folder a kind: gather, validate, plan, apply, report
+//! src/status/    PURE  what is said of each object: conditions and the whole status, from what was gathered
 //! src/policyserver/ what policy says now, and what gateways said; the policy stream
 //! src/shim/      runs inside a stdio server's container, for the gateway beside it
 //! src/wire/      the policy stream's protocol and the signed form of a snapshot
@@ -44,6 +45,8 @@ pub mod policy;
 pub mod policyserver;
 #[cfg(feature = "shim")]
 pub mod shim;
+#[cfg(feature = "operator")]
+pub mod status;
 #[cfg(feature = "gateway")]
 pub mod telemetry;
 #[cfg(feature = "wire")]
