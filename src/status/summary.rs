@@ -9,7 +9,7 @@ use super::verdict::seen;
 /// The first of these conditions that is not true decides about `Ready`; if all are true, `last` does. `Ready` speaks
 /// of the oldest generation that one of them speaks of.
 pub(super) fn ready(conditions: &[Seen], kinds: &[&str], last: impl FnOnce(i64) -> Seen) -> Seen {
-    let of = |kind: &&str| conditions.iter().find(|condition| condition.kind == **kind);
+    let of = |kind: &&str| conditions.iter().find(|condition| condition.kind == *kind);
     let concerned: Vec<&Seen> = kinds.iter().filter_map(|kind| of(kind)).collect();
     let generation = concerned.iter().map(|condition| condition.generation).min().unwrap_or_default();
     match concerned.into_iter().find(|condition| condition.status != Status::True) {
