@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::audit::{Audit, Sink};
-use super::catalogue::{self, Catalogue};
+use super::catalogue::{self, Catalogue, Digests};
 use super::drain::Drain;
 use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
@@ -219,9 +219,9 @@ impl Gateway {
     }
 
     /// Asks a server for what it offers, now.
-    pub async fn catalogue(&self, name: &str) -> Result<Catalogue, UpstreamError> {
+    pub async fn catalogue(&self, name: &str, digests: Digests) -> Result<Catalogue, UpstreamError> {
         let endpoint = self.endpoint(name).ok_or_else(|| UpstreamError::Unreachable("it is not served".to_owned()))?;
-        catalogue::ask(&endpoint.upstream).await
+        catalogue::ask(&endpoint.upstream, digests).await
     }
 
     /// Takes no new calls, ends all streams and children, and writes the audit log out.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::gateway::Gateway;
-use crate::gateway::catalogue::Catalogue;
+use crate::gateway::catalogue::{Catalogue, Digests};
 use crate::gateway::upstream::{Config, UpstreamError};
 use crate::policy::Severity;
 
@@ -365,7 +365,7 @@ impl<'g> Laptop<'g> {
 /// Asks until there is an answer that more time would not change: a first start may take longer than one question.
 async fn answer(gateway: &Gateway, server: &str) -> Result<Catalogue, UpstreamError> {
     loop {
-        match gateway.catalogue(server).await {
+        match gateway.catalogue(server, Digests::Skip).await {
             Err(UpstreamError::Timeout) => {}
             other => return other,
         }

@@ -23,5 +23,3 @@ mod reaper;
 mod relay;
 pub mod serve;
 
-#[cfg(test)]
-mod tests;
