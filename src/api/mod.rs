@@ -27,9 +27,7 @@ pub mod status;
 mod tests;
 
 pub use common::{ConfigMapKey, Object, Reference, StringOrInteger, ToolAnnotations};
-pub use mcpgateway::{
-    Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc, ServiceAccounts,
-};
+pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc, ServiceAccounts};
 pub use mcprole::{
     Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
     ToolSelector,

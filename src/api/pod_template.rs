@@ -18,8 +18,7 @@ pub const POLICY_AUDIENCE: &str = "toolgate-policy";
 /// Labels and annotations that begin with this are the operator's.
 const OWN_PREFIX: &str = "toolgate.dev/";
 /// Labels that select the pods.
-const SELECTING: &[&str] =
-    &["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"];
+const SELECTING: &[&str] = &["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"];
 /// Largest template, in bytes of JSON.
 const BYTES: usize = 65_536;
 /// Most faults that are told.
@@ -94,9 +93,11 @@ pub fn faults(template: &BTreeMap<String, Value>) -> Vec<Fault> {
         judge.add("", format!("the template has {size} bytes of JSON, more than {BYTES}: make it smaller"));
         return judge.faults;
     }
+    // What is said of a field that is misspelt or of another type would mislead.
     judge.directives(&template, "");
-    judge.types(&template);
-    // What is said of a misspelt or wrongly typed field would mislead.
+    if judge.faults.is_empty() {
+        judge.types(&template);
+    }
     if judge.faults.is_empty() {
         judge.template(&template);
     }
@@ -215,7 +216,12 @@ impl Judge {
         match name {
             "" => self.add(format!("{pointer}/name"), "the container has no name, so none is meant: set name"),
             SERVER_CONTAINER if is_main => {
-                self.only(container, pointer, SERVER, "of the server's container is set in source.container: remove it");
+                self.only(
+                    container,
+                    pointer,
+                    SERVER,
+                    "of the server's container is set in source.container: remove it",
+                );
             }
             SERVER_CONTAINER => self.add(format!("{pointer}/name"), "`server` is no init container: use another name"),
             _ => {}

@@ -93,8 +93,10 @@ impl<'a> Enforcing<'a> {
     }
 
     fn input(&self, kind: &str, name: &str) -> Option<i64> {
+        // Sorted, and long where many roles and tools are about a server.
         let inputs = &self.published?.inputs;
-        inputs.iter().find(|input| input.kind == kind && input.name == name).map(|input| input.generation)
+        let at = inputs.partition_point(|input| (input.kind.as_str(), input.name.as_str()) < (kind, name));
+        inputs.get(at).filter(|input| input.kind == kind && input.name == name).map(|input| input.generation)
     }
 
     /// Whether some Ready pod may still enforce an older policy.
@@ -175,57 +177,47 @@ pub(super) fn of_one(enforcing: &Enforcing<'_>, named: &Named<'_>, before: &[Con
 pub(super) fn of_many(servers: &[Enforcing<'_>], named: &Named<'_>, before: &[Condition]) -> Seen {
     let say = |status, reason, message: String| seen(PROGRAMMED, status, reason, message, named.generation);
     let was_programmed = holds(before, PROGRAMMED, named.generation);
-    let mut refused = None;
-    let (mut silent, mut lagging, mut done, mut stopped) = (0, 0, 0, 0);
-    let (mut keep, mut pods) = (false, Vec::new());
+    let mut refusals = Vec::new();
+    let mut silent_pods = Vec::new();
+    let (mut late, mut early, mut done, mut stopped) = (0, 0, 0, 0);
     for server in servers {
         if !server.concerns(named) {
             // What was taken from the object may still be in force there, until the newest policy is acknowledged.
-            if !was_programmed && server.is_in_flight() {
-                lagging += 1;
-                keep = true;
-            }
+            early += usize::from(!was_programmed && server.is_in_flight());
             continue;
         }
         match server.progress(named) {
             Progress::Unpublished => return keep_or(PROGRAMMED, before, || pending(PROGRAMMED, named.generation)),
-            Progress::Refused(reason, message) => refused = refused.or(Some((reason, told(server, &message)))),
-            Progress::GatewayRefused(message) => {
-                refused = refused.or(Some((reason::GATEWAY_REFUSED, told(server, &message))));
-            }
+            Progress::Refused(reason, message) => refusals.push((told(server, &message), reason)),
+            Progress::GatewayRefused(message) => refusals.push((told(server, &message), reason::GATEWAY_REFUSED)),
             Progress::NoGateways => stopped += 1,
-            Progress::Disconnected(names) => {
-                silent += 1;
-                keep |= !server.is_fleet_complete;
-                pods.extend(names);
-            }
-            Progress::Lagging(..) => {
-                lagging += 1;
-                keep |= !server.are_acks_due;
-            }
+            Progress::Disconnected(pods) if server.is_fleet_complete => silent_pods.extend(pods),
+            Progress::Lagging(..) if server.are_acks_due => late += 1,
+            Progress::Disconnected(_) | Progress::Lagging(..) => early += 1,
             Progress::Done(_) => done += 1,
         }
     }
-    if let Some((reason, message)) = refused {
+    // The servers come in no order, and what is said must not change with it.
+    silent_pods.sort_unstable();
+    if let Some((message, reason)) = refusals.into_iter().min() {
         return say(Status::False, reason, message);
     }
-    let behind = silent + lagging;
-    if behind == 0 {
-        return match (done, stopped) {
-            (0, 0) => say(Status::True, reason::NO_SERVERS, "no McpServer is concerned".to_owned()),
-            (0, _) => say(Status::Unknown, reason::NO_GATEWAYS, "no concerned McpServer has a Ready pod".to_owned()),
-            _ => say(Status::True, reason::PROGRAMMED, "every concerned McpServer enforces it".to_owned()),
-        };
+    if late > 0 {
+        let message = format!("{late} McpServers have Ready pods that do not enforce the newest policy yet");
+        return say(Status::False, reason::NOT_ACKNOWLEDGED, message);
     }
-    let otherwise = || {
-        if lagging > 0 {
-            let message = format!("{lagging} McpServers have Ready pods that do not enforce the newest policy yet");
-            say(Status::False, reason::NOT_ACKNOWLEDGED, message)
-        } else {
-            say(Status::Unknown, reason::GATEWAY_DISCONNECTED, disconnected(&pods))
-        }
-    };
-    if keep { keep_or(PROGRAMMED, before, otherwise) } else { otherwise() }
+    if !silent_pods.is_empty() {
+        return say(Status::Unknown, reason::GATEWAY_DISCONNECTED, disconnected(&silent_pods));
+    }
+    if early > 0 {
+        let message = format!("{early} McpServers have not acknowledged the newest policy yet");
+        return keep_or(PROGRAMMED, before, || say(Status::Unknown, reason::NOT_ACKNOWLEDGED, message));
+    }
+    match (done, stopped) {
+        (0, 0) => say(Status::True, reason::NO_SERVERS, "no McpServer is concerned".to_owned()),
+        (0, _) => say(Status::Unknown, reason::NO_GATEWAYS, "no concerned McpServer has a Ready pod".to_owned()),
+        _ => say(Status::True, reason::PROGRAMMED, "every concerned McpServer enforces it".to_owned()),
+    }
 }
 
 fn told(server: &Enforcing<'_>, message: &str) -> String {

@@ -199,5 +199,4 @@ fn usable(facts: &ServerFacts<'_>, offer: &Offer) -> usize {
 
 /// The conditions that every McpServer has, whatever is known; `AVAILABLE` and the rest only have other values.
 #[cfg(test)]
-pub(super) const ALWAYS: &[&str] =
-    &[READY, ACCEPTED, RESOLVED_REFS, AVAILABLE, ISOLATED, DISCOVERED, PROGRAMMED];
+pub(super) const ALWAYS: &[&str] = &[READY, ACCEPTED, RESOLVED_REFS, AVAILABLE, ISOLATED, DISCOVERED, PROGRAMMED];

@@ -10,7 +10,7 @@ use super::verdict::seen;
 /// of the oldest generation that one of them speaks of.
 pub(super) fn ready(conditions: &[Seen], kinds: &[&str], last: impl FnOnce(i64) -> Seen) -> Seen {
     let of = |kind: &&str| conditions.iter().find(|condition| condition.kind == *kind);
-    let concerned: Vec<&Seen> = kinds.iter().filter_map(|kind| of(kind)).collect();
+    let concerned: Vec<&Seen> = kinds.iter().filter_map(of).collect();
     let generation = concerned.iter().map(|condition| condition.generation).min().unwrap_or_default();
     match concerned.into_iter().find(|condition| condition.status != Status::True) {
         Some(missing) => Seen {

@@ -6,9 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::enforcing::{Enforcing, Named, of_one};
 use super::summary;
 use super::verdict::{Verdict, keep_or, pending, seen};
-use crate::api::conditions::{
-    ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, Seen, Status, advance, cut, find, reason,
-};
+use crate::api::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, Seen, Status, advance, cut, find, reason};
 use crate::api::status::FOREIGN_CHARACTERS;
 use crate::api::{Lifecycle, McpTool, McpToolStatus, Object};
 use crate::policyserver::fleet::Offer;
@@ -121,7 +119,8 @@ fn ready(facts: &ToolFacts<'_>, conditions: &[Seen], now: Timestamp) -> Seen {
                 let kept = facts.object.status.as_ref().map(|before| before.conditions.as_slice()).unwrap_or_default();
                 let is_early = facts.server.is_some_and(|server| !server.enforcing.is_fleet_complete);
                 let otherwise = || {
-                    let message = format!("what McpServer {server} offers is not known: look at its condition Discovered");
+                    let message =
+                        format!("what McpServer {server} offers is not known: look at its condition Discovered");
                     say(Status::Unknown, reason::NOT_SEEN, message)
                 };
                 return if is_early { keep_or(READY, kept, otherwise) } else { otherwise() };

@@ -36,10 +36,18 @@ impl Waiting {
     /// Our reason, for the many that Kubernetes has.
     fn reason(&self) -> &'static str {
         match self.reason.as_str() {
-            "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
-            | "RegistryUnavailable" | "SignatureValidationFailed" => reason::IMAGE_PULL_FAILED,
+            "ImagePullBackOff"
+            | "ErrImagePull"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => reason::IMAGE_PULL_FAILED,
             "CrashLoopBackOff" => reason::CRASH_LOOPING,
-            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "PreCreateHookError"
+            "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError"
+            | "PreCreateHookError"
             | "PostStartHookError" => reason::CONTAINER_FAILED,
             "FailedCreate" => reason::PODS_REFUSED,
             "Unschedulable" => reason::UNSCHEDULABLE,

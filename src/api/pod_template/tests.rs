@@ -116,7 +116,8 @@ fn the_standard_restricted_holds_for_pods_and_containers() {
 
 #[test]
 fn the_servers_own_container_is_not_set_twice() {
-    for member in [json!({"image": "x"}), json!({"command": ["x"]}), json!({"lifecycle": {}}), json!({"resources": {}})] {
+    for member in [json!({"image": "x"}), json!({"command": ["x"]}), json!({"lifecycle": {}}), json!({"resources": {}})]
+    {
         let mut container = json!({"name": "server"});
         container.as_object_mut().unwrap().extend(member.as_object().unwrap().clone());
         assert_eq!(spec(&json!({"containers": [container]})).len(), 1, "{member}");
@@ -128,7 +129,10 @@ fn the_servers_own_container_is_not_set_twice() {
 #[test]
 fn what_is_no_pod_template_is_told() {
     assert_eq!(spec(&json!({"nodeSelektor": {"disk": "ssd"}})), ["/spec/nodeSelektor"]);
-    assert_eq!(spec(&json!({"containers": [{"name": "server", "volumeMount": []}]})), ["/spec/containers/0/volumeMount"]);
+    assert_eq!(
+        spec(&json!({"containers": [{"name": "server", "volumeMount": []}]})),
+        ["/spec/containers/0/volumeMount"]
+    );
     assert_eq!(spec(&json!({"containers": "server"})), [""]);
     assert_eq!(told(&json!({"metadata": {"annotations": {"a": "x".repeat(BYTES)}}})), [""]);
     assert_eq!(spec(&json!({"containers": vec![json!({"image": "x"}); 40]})).len(), FAULTS);

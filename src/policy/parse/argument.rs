@@ -35,7 +35,11 @@ pub(super) fn parse(rule: &mut Parser<'_>, position: usize, declared: &Argument)
     if let (Some(minimum), Some(maximum)) = (minimum, maximum)
         && minimum > maximum
     {
-        rule.broken(&at(""), reason::INVALID_CONDITION, "minimum is above maximum, so no value could hold: exchange them");
+        rule.broken(
+            &at(""),
+            reason::INVALID_CONDITION,
+            "minimum is above maximum, so no value could hold: exchange them",
+        );
         return None;
     }
     Some(ArgumentRule { path: declared.path.clone(), one_of, below, minimum, maximum })

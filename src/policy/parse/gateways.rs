@@ -40,7 +40,8 @@ pub(super) fn parse(
         for (index, declared) in gateway.spec.issuers.iter().enumerate() {
             let pointer = format!("/spec/issuers/{index}");
             let Some(url) = url(declared, objects) else {
-                let message = "exactly one of oidc and serviceAccounts must be set; no token of this issuer is accepted";
+                let message =
+                    "exactly one of oidc and serviceAccounts must be set; no token of this issuer is accepted";
                 report.error(&object, pointer, reason::INVALID_KEYS, message.to_owned());
                 continue;
             };
@@ -151,7 +152,8 @@ fn keys(jwks: Option<&Jwks>, objects: &Objects, object: &ObjectRef, pointer: &st
             }
         }
         Some(_) => {
-            let message = "exactly one of url, inline and configMapRef must be set; no token of this issuer is accepted";
+            let message =
+                "exactly one of url, inline and configMapRef must be set; no token of this issuer is accepted";
             report.error(object, pointer, reason::INVALID_KEYS, message.to_owned());
             return none();
         }

@@ -107,7 +107,9 @@ fn subjects(role: &McpRole, object: &ObjectRef, issuers: &Issuers<'_>, report: &
             SubjectKind::ServiceAccount => {
                 "a subject of kind ServiceAccount needs namespace and name, so nobody is meant: set both"
             }
-            SubjectKind::User | SubjectKind::Group | SubjectKind::Scope => "a subject of this kind needs a name, so nobody is meant: set name",
+            SubjectKind::User | SubjectKind::Group | SubjectKind::Scope => {
+                "a subject of this kind needs a name, so nobody is meant: set name"
+            }
         };
         report.error(object, pointer, reason::INVALID_SUBJECT, message.to_owned());
     }
@@ -125,7 +127,9 @@ fn issuer(
     let is_account = declared.kind == SubjectKind::ServiceAccount;
     let names = if is_account { &issuers.of_service_accounts } else { &issuers.all };
     match (&declared.issuer, names.as_slice()) {
-        (Some(issuer), names) if is_account && issuers.all.contains(&issuer.as_str()) && !names.contains(&issuer.as_str()) => {
+        (Some(issuer), names)
+            if is_account && issuers.all.contains(&issuer.as_str()) && !names.contains(&issuer.as_str()) =>
+        {
             let message = format!(
                 "issuer `{issuer}` knows no ServiceAccounts, so nobody is meant: name one with serviceAccounts, or leave \
                  issuer out"

@@ -54,7 +54,11 @@ impl<'a> Parser<'a> {
         let mut servers = self.globs("servers", &declared.servers);
         let server_selector = match &declared.server_selector {
             Some(selector) if selector.match_labels.is_empty() => {
-                self.broken("/serverSelector", reason::INVALID_SELECTOR, "matchLabels is empty: name at least one label");
+                self.broken(
+                    "/serverSelector",
+                    reason::INVALID_SELECTOR,
+                    "matchLabels is empty: name at least one label",
+                );
                 servers.push("*".to_owned());
                 None
             }
@@ -75,7 +79,11 @@ impl<'a> Parser<'a> {
         let mut tools = self.globs("tools", &declared.tools);
         let tool_selector = declared.tool_selector.as_ref().and_then(selector);
         if declared.tool_selector.is_some() && tool_selector.is_none() {
-            self.broken("/toolSelector", reason::INVALID_SELECTOR, "the selector selects by nothing: set at least one member");
+            self.broken(
+                "/toolSelector",
+                reason::INVALID_SELECTOR,
+                "the selector selects by nothing: set at least one member",
+            );
             tools.push("*".to_owned());
         }
         let mut prompts = self.globs("prompts", &declared.prompts);
@@ -126,15 +134,27 @@ impl<'a> Parser<'a> {
             return None;
         }
         let Some(start_minute) = minute(&window.start).filter(|start| *start < 24 * 60) else {
-            self.broken("/timeWindow/start", reason::INVALID_TIME_WINDOW, "start is not a time of day: write it as \"09:00\"");
+            self.broken(
+                "/timeWindow/start",
+                reason::INVALID_TIME_WINDOW,
+                "start is not a time of day: write it as \"09:00\"",
+            );
             return None;
         };
         let Some(end_minute) = minute(&window.end) else {
-            self.broken("/timeWindow/end", reason::INVALID_TIME_WINDOW, "end is not a time of day: write it as \"17:00\"");
+            self.broken(
+                "/timeWindow/end",
+                reason::INVALID_TIME_WINDOW,
+                "end is not a time of day: write it as \"17:00\"",
+            );
             return None;
         };
         if start_minute == end_minute {
-            self.broken("/timeWindow", reason::INVALID_TIME_WINDOW, "start and end are the same: from 00:00 to 24:00 is a day");
+            self.broken(
+                "/timeWindow",
+                reason::INVALID_TIME_WINDOW,
+                "start and end are the same: from 00:00 to 24:00 is a day",
+            );
             return None;
         }
         let mut days: Vec<u8> = window.days.iter().map(|day| *day as u8 + 1).collect();

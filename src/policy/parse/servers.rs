@@ -73,7 +73,9 @@ fn deny_after(object: &McpServer) -> Option<u32> {
     let policy = object.spec.disconnected_policy?;
     match policy.mode {
         DisconnectedMode::KeepLastKnownGood => None,
-        DisconnectedMode::DenyAfter => Some(policy.seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0)),
+        DisconnectedMode::DenyAfter => {
+            Some(policy.seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0))
+        }
     }
 }
 
