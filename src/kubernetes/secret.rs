@@ -111,10 +111,7 @@ impl SecretAt {
                 name: Some(self.name.clone()),
                 namespace: Some(self.namespace.clone()),
                 resource_version: version,
-                labels: Some(BTreeMap::from([(
-                    "app.kubernetes.io/managed-by".to_owned(),
-                    "toolgate".to_owned(),
-                )])),
+                labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "toolgate".to_owned())])),
                 ..ObjectMeta::default()
             },
             data: Some(data.into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
@@ -123,11 +120,7 @@ impl SecretAt {
         }
     }
 
-    async fn call<T>(
-        &self,
-        verb: &'static str,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, SecretError> {
+    async fn call<T>(&self, verb: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, SecretError> {
         let (namespace, name) = (self.namespace.clone(), self.name.clone());
         match tokio::time::timeout(CALL, call).await {
             Ok(Ok(answer)) => Ok(answer),

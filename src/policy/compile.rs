@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::glob::Glob;
 use super::snapshot::{ArgumentRule, Effect, FORMAT, Input, Role, Rule, Snapshot, Subject, Target, Tool};
-use super::world::{DeclaredRole, DeclaredTool, Gateway, Key, ServerRule, World};
+use super::world::{DeclaredRole, DeclaredTool, Gateway, Key, Server, ServerRule, World};
 
 /// Compiles the policy of one server. `urls` are the endpoint's own URLs, canonical one first.
 ///
@@ -40,8 +40,8 @@ struct Arranged<'a> {
 }
 
 #[derive(Debug)]
-struct ArrangedRule<'a> {
-    declared: &'a ServerRule,
+pub(super) struct ArrangedRule<'a> {
+    pub(super) declared: &'a ServerRule,
     /// `None` is a glob that `parse` refuses; if one gets here, it cannot lift a Deny.
     servers: Vec<Option<Glob>>,
     reduced: Rule,
@@ -85,6 +85,39 @@ impl<'a> Compiler<'a> {
             issuers: gateway.map(issuers).unwrap_or_default(),
             inputs: inputs.into_iter().collect(),
         })
+    }
+
+    /// Every role of the namespace.
+    pub(super) fn role_names(&self) -> impl Iterator<Item = &'a str> {
+        self.roles.keys().copied()
+    }
+
+    /// The role and every role that it inherits, each once.
+    pub(super) fn with_ancestors(&self, role: &'a str) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut pending = vec![role];
+        while let Some(name) = pending.pop() {
+            if found.insert(name) {
+                let inherits = self.roles.get(name).map(|role| role.declared.inherits.as_slice());
+                pending.extend(inherits.into_iter().flatten().map(String::as_str));
+            }
+        }
+        found
+    }
+
+    /// The rules of a role, in the order of the manifest.
+    pub(super) fn rules(&self, role: &str) -> &[ArrangedRule<'a>] {
+        self.roles.get(role).map(|role| role.rules.as_slice()).unwrap_or_default()
+    }
+
+    /// Every server of the namespace.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&'a str, &'a Server)> {
+        within(&self.world.servers, self.namespace)
+    }
+
+    /// The declared tools of a server.
+    pub(super) fn tools_of(&self, server: &str) -> &[&'a DeclaredTool] {
+        self.tools.get(server).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn key(&self, name: &str) -> Key {
@@ -162,12 +195,13 @@ impl<'a> Arranged<'a> {
 impl ArrangedRule<'_> {
     /// Whether the rule is about the server: named by a glob, or selected by its labels. A rule with neither is about
     /// none.
-    fn concerns(&self, server: &str, labels: &BTreeMap<String, String>) -> bool {
+    pub(super) fn concerns(&self, server: &str, labels: &BTreeMap<String, String>) -> bool {
         let named = self.servers.iter().any(|glob| match glob {
             Some(glob) => glob.matches(server),
             None => self.declared.rule.effect == Effect::Deny,
         });
-        let selected = |wanted: &BTreeMap<String, String>| wanted.iter().all(|(key, want)| labels.get(key) == Some(want));
+        let selected =
+            |wanted: &BTreeMap<String, String>| wanted.iter().all(|(key, want)| labels.get(key) == Some(want));
         named || self.declared.server_selector.as_ref().is_some_and(selected)
     }
 }

@@ -13,6 +13,7 @@ mod condition;
 pub mod decide;
 pub(crate) mod entries;
 pub mod explain;
+pub mod extent;
 mod glob;
 pub mod identity;
 pub mod load;

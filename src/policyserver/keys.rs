@@ -18,8 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 
 use crate::kubernetes::secret::{Data, SecretAt, SecretError};
@@ -117,8 +116,8 @@ impl Keys {
             String::from_utf8(ca_pem.clone()).map_err(|_| KeysError::Damaged("`ca.crt` is not a certificate"))?;
         let key = ca_key(root)?;
         let point = key.public_key_raw().to_vec();
-        let ca = Issuer::from_ca_cert_pem(&ca_pem, key)
-            .map_err(|_| KeysError::Damaged("`ca.crt` is not a certificate"))?;
+        let ca =
+            Issuer::from_ca_cert_pem(&ca_pem, key).map_err(|_| KeysError::Damaged("`ca.crt` is not a certificate"))?;
         if !holds(&ca_pem, &point) {
             return Err(KeysError::Damaged("`ca.crt` belongs to another root"));
         }
@@ -202,10 +201,8 @@ impl std::fmt::Debug for Keys {
 fn derive(root: &[u8; KEY_BYTES], purpose: &[u8]) -> Result<[u8; KEY_BYTES], KeysError> {
     let mut key = [0; KEY_BYTES];
     let info = [b"toolgate.dev/".as_slice(), purpose];
-    let filled = Salt::new(HKDF_SHA256, &[])
-        .extract(root)
-        .expand(&info, HKDF_SHA256)
-        .and_then(|derived| derived.fill(&mut key));
+    let filled =
+        Salt::new(HKDF_SHA256, &[]).extract(root).expand(&info, HKDF_SHA256).and_then(|derived| derived.fill(&mut key));
     filled.map(|()| key).map_err(|_| KeysError::Derive)
 }
 

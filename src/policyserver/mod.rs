@@ -8,22 +8,26 @@
 //! gateways -> stream -> Fleet of this replica -> observe -> observer of the leader -> Fleet of all -> controllers
 //! ```
 
+mod epoch;
+#[cfg(test)]
+mod fixture;
 pub mod fleet;
 pub mod identity;
 pub mod index;
-
+pub mod judge;
 pub mod keys;
-
-
-
+mod listen;
+mod observe;
+pub mod observer;
 pub mod outbox;
-
-
+mod server;
+mod stream;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
-
-
+pub use self::epoch::Epochs;
+pub use self::observer::{Observer, Replicas};
+pub use self::server::{Server, ServerError, Settings};
 use crate::api::{McpGateway, McpRole, McpServer, McpTool};
 use crate::kubernetes::issuer::ClusterKeys;
 use crate::kubernetes::watch::Cache;

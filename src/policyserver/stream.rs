@@ -20,13 +20,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(super) use self::offer::cut;
 use self::delivery::{Delivery, Next};
 use self::offer::Chunks;
+pub(super) use self::offer::{cut, whole};
 use self::roster::{Place, Roster};
+use super::epoch::Epochs;
 use super::fleet::{Acked, Fleet, Report};
 use super::identity::{Caller, Identities};
-use super::judge::behind::Behind;
 use super::keys::Keys;
 use super::outbox::{Outbox, Parcels};
 use crate::policy::version::Version;
@@ -53,7 +53,7 @@ pub(super) struct Follow {
     identities: Identities,
     outbox: Arc<Outbox>,
     keys: Arc<Keys>,
-    behind: Arc<Behind>,
+    epochs: Arc<Epochs>,
     roster: Arc<Roster>,
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -64,12 +64,12 @@ impl Follow {
         identities: Identities,
         outbox: Arc<Outbox>,
         keys: Arc<Keys>,
-        behind: Arc<Behind>,
+        epochs: Arc<Epochs>,
         fleet: Arc<Fleet>,
         shutdown: CancellationToken,
     ) -> Self {
         let roster = Roster::new(fleet);
-        Self { identities, outbox, keys, behind, roster, room: Arc::new(Semaphore::new(STREAMS)), shutdown }
+        Self { identities, outbox, keys, epochs, roster, room: Arc::new(Semaphore::new(STREAMS)), shutdown }
     }
 
     pub(super) async fn follow(
@@ -94,7 +94,7 @@ impl Follow {
             judgements: self.outbox.judgements(),
             identities: self.identities.clone(),
             keys: Arc::clone(&self.keys),
-            behind: Arc::clone(&self.behind),
+            epochs: Arc::clone(&self.epochs),
             caller,
             greeting: Some(greeting),
             delivery: Delivery::new(None),
@@ -244,7 +244,7 @@ struct Speaker {
     judgements: watch::Receiver<u64>,
     identities: Identities,
     keys: Arc<Keys>,
-    behind: Arc<Behind>,
+    epochs: Arc<Epochs>,
     caller: Caller,
     greeting: Option<oneshot::Receiver<Result<Greeting, Status>>>,
     delivery: Delivery,
@@ -281,7 +281,7 @@ impl Speaker {
                     Next::Behind => {
                         is_behind = true;
                         if let Some(floor) = self.delivery.floor() {
-                            self.behind.claim(floor);
+                            self.epochs.claim(&self.caller.target, floor);
                         }
                     }
                 }

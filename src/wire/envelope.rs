@@ -79,7 +79,7 @@ impl SealError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "SnapshotTooLarge",
-            Self::Compress(_) => "SnapshotNotSealed",
+            Self::Compress(_) => "SnapshotRefused",
         }
     }
 }
@@ -111,12 +111,7 @@ pub enum OpenError {
 }
 
 /// Compresses and signs a snapshot.
-pub fn seal(
-    snapshot: &Snapshot,
-    version: &Version,
-    requires: &[String],
-    signer: &Signer,
-) -> Result<Bytes, SealError> {
+pub fn seal(snapshot: &Snapshot, version: &Version, requires: &[String], signer: &Signer) -> Result<Bytes, SealError> {
     Ok(Packed::new(snapshot, requires)?.seal(version, signer))
 }
 

@@ -23,4 +23,4 @@ pub use version::VersionError;
 pub const AUDIENCE: &str = "toolgate-policy";
 
 /// Names for [`Opened::requires`] that a gateway of this build can enforce.
-pub const UNDERSTOOD: &[&str] = &["disconnected-deny"];
+pub const UNDERSTOOD: &[&str] = &[crate::policy::snapshot::DISCONNECTED_DENY];

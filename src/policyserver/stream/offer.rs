@@ -30,10 +30,12 @@ impl Chunks {
         }
         let room = TOOLS.saturating_sub(self.offer.tools.len());
         self.has_too_many |= tools.len() > room;
-        self.offer.tools.extend(tools.into_iter().take(room).map(|tool| OfferedTool {
-            name: cut(tool.name, TEXT),
-            digest: cut(tool.digest, TEXT),
-        }));
+        self.offer.tools.extend(
+            tools
+                .into_iter()
+                .take(room)
+                .map(|tool| OfferedTool { name: cut(tool.name, TEXT), digest: cut(tool.digest, TEXT) }),
+        );
         if !last {
             return None;
         }
@@ -50,10 +52,17 @@ impl Chunks {
         offer.resources = usize::try_from(resources).unwrap_or(usize::MAX);
         offer.error = Some(cut(error, ERROR)).filter(|error| !error.is_empty());
         if has_too_many {
-            offer.error.get_or_insert_with(|| format!("the server lists more than {TOOLS} tools; the rest is not shown"));
+            offer
+                .error
+                .get_or_insert_with(|| format!("the server lists more than {TOOLS} tools; the rest is not shown"));
         }
         Some(offer)
     }
+}
+
+/// A catalogue in one piece.
+pub(in crate::policyserver) fn whole(offer: proto::Offer) -> Option<Offer> {
+    Chunks::default().take(proto::Offer { last: true, ..offer })
 }
 
 /// The text, or as much of it as may be.

@@ -49,13 +49,7 @@ impl Roster {
         if let Some(before) = seats.insert(caller.uid.clone(), Seat { number, ended: ended.clone() }) {
             before.ended.cancel();
         }
-        Place {
-            roster: Arc::clone(self),
-            target: caller.target.clone(),
-            uid: caller.uid.clone(),
-            number,
-            ended,
-        }
+        Place { roster: Arc::clone(self), target: caller.target.clone(), uid: caller.uid.clone(), number, ended }
     }
 }
 

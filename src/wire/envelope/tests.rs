@@ -24,6 +24,7 @@ fn snapshot(inputs: Vec<Input>) -> Snapshot {
         urls: vec!["https://github.agents.svc:8443/mcp".to_owned()],
         registration: Registration::Declared,
         server_requests: ServerRequests::default(),
+        deny_after_seconds: None,
         tools: Vec::new(),
         roles: Vec::new(),
         anonymous: None,
