@@ -22,4 +22,3 @@ pub mod install;
 mod reaper;
 mod relay;
 pub mod serve;
-

@@ -219,9 +219,8 @@ impl Relay {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let happened = |place: Option<usize>| {
-            place.and_then(|place| fds.get(place)).map_or(PollFlags::empty(), PollFd::revents)
-        };
+        let happened =
+            |place: Option<usize>| place.and_then(|place| fds.get(place)).map_or(PollFlags::empty(), PollFd::revents);
         Ok(places.map(happened))
     }
 

@@ -25,7 +25,8 @@ impl LinkMetrics {
             registry.register(Box::new(family.clone()))?;
             Ok::<_, prometheus::Error>(family)
         };
-        let gauge = |name: &str, help: &str| family(name, help, &SERVER)?.get_metric_with_label_values(&[namespace, server]);
+        let gauge =
+            |name: &str, help: &str| family(name, help, &SERVER)?.get_metric_with_label_values(&[namespace, server]);
         Ok(Self {
             connected: gauge("toolgate_policy_stream_connected", "1 while the policy server is connected.")?,
             silent: gauge(

@@ -209,7 +209,8 @@ async fn a_list_without_end_or_without_sense_is_refused_and_the_session_ended() 
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_not_asked_twice() {
-    let upstream = Upstream::new(Config::Http(http::Config { url: "http://127.0.0.1:1/mcp".to_owned(), ca: None })).unwrap();
+    let upstream =
+        Upstream::new(Config::Http(http::Config { url: "http://127.0.0.1:1/mcp".to_owned(), ca: None })).unwrap();
 
     assert!(matches!(ask(&upstream, Digests::Skip).await, Err(UpstreamError::Unreachable(_))));
 }

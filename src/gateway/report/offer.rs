@@ -65,7 +65,8 @@ impl Offer {
     /// As messages that belong together by `id`.
     pub(in crate::gateway) fn chunks(&self, id: u64) -> Vec<proto::Offer> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let tool = |(name, digest): &(String, String)| proto::OfferedTool { name: name.clone(), digest: digest.clone() };
+        let tool =
+            |(name, digest): &(String, String)| proto::OfferedTool { name: name.clone(), digest: digest.clone() };
         let parts = self.tools.chunks(CHUNK).map(|part| part.iter().map(tool).collect());
         let mut parts: Vec<Vec<proto::OfferedTool>> = parts.collect();
         if parts.is_empty() {
@@ -108,8 +109,11 @@ mod tests {
             let offer = offer(tools(count));
             let chunks = offer.chunks(7);
 
-            let mut all: Vec<(String, String)> =
-                chunks.iter().flat_map(|chunk| &chunk.tools).map(|tool| (tool.name.clone(), tool.digest.clone())).collect();
+            let mut all: Vec<(String, String)> = chunks
+                .iter()
+                .flat_map(|chunk| &chunk.tools)
+                .map(|tool| (tool.name.clone(), tool.digest.clone()))
+                .collect();
             all.sort();
             assert_eq!(all, offer.tools, "{count}");
             assert!(chunks.iter().all(|chunk| chunk.id == 7 && chunk.tools.len() <= CHUNK && chunk.name.len() == TEXT));

@@ -24,11 +24,11 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use super::Gateway;
 use super::certificate::Certificates;
 use super::report::isolation::Isolation;
 use super::report::offer::Offer;
 use super::state::{self, State};
-use super::Gateway;
 use crate::policy::snapshot::{FORMAT, Target};
 use crate::wire::envelope::SEALED_BYTES;
 use crate::wire::proto::from_gateway::Message as Said;

@@ -101,7 +101,8 @@ impl Remote {
 
     async fn open(&self, hello: Hello) -> Result<Stream, StreamError> {
         let unreadable = |why: String| StreamError::Token(self.token.clone(), why);
-        let token = state::read(self.token.clone(), TOKEN_BYTES).await.map_err(|error| unreadable(error.to_string()))?;
+        let token =
+            state::read(self.token.clone(), TOKEN_BYTES).await.map_err(|error| unreadable(error.to_string()))?;
         let token = token.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
         let token = String::from_utf8_lossy(&token);
         let mut bearer: MetadataValue<_> = format!("Bearer {}", token.trim())

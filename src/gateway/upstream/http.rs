@@ -266,7 +266,10 @@ fn trusting(ca: Option<&str>) -> Result<rustls::ClientConfig, String> {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(config.map_err(|error| format!("TLS is not available: {error}"))?.with_root_certificates(roots).with_no_client_auth())
+    Ok(config
+        .map_err(|error| format!("TLS is not available: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// What an exchange waits for.

@@ -31,8 +31,7 @@ impl Process {
         Ok(match &config.run {
             Run::Command(program) => {
                 let (process, (stdin, stdout, stderr)) = Spawned::spawn(program)?;
-                let pipes =
-                    Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Some(Box::new(stderr)) };
+                let pipes = Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Some(Box::new(stderr)) };
                 (Self::Spawned(process), pipes)
             }
             Run::Socket(socket) => {

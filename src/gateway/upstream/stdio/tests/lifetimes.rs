@@ -92,7 +92,9 @@ async fn a_server_that_exits_in_a_loop_is_started_ever_later() {
     let folder = tempfile::tempdir().unwrap();
     let starts = || std::fs::read_to_string(folder.path().join("starts")).unwrap_or_default().len();
     let command = ["sh", "-c", "printf x >> starts; exit 1"].map(ToOwned::to_owned).to_vec();
-    let config = Config { command, directory: folder.path().to_owned(), ..config(Sessions::PerClient, &[]) };
+    let directory = folder.path().to_owned();
+    let run = Run::Command(Command { command, env: BTreeMap::new(), directory });
+    let config = Config { run, ..config(Sessions::PerClient, &[]) };
     let upstream = StdioUpstream::bounded(config, BOUNDS).unwrap();
     let client = Client::new(&upstream, "a");
 
