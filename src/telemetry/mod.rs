@@ -3,6 +3,7 @@
 //! Knows the gateway's enums that become labels, and nothing else of it. Never decides anything.
 
 mod labels;
+pub mod link;
 pub mod logs;
 pub mod metrics;
 mod process;
