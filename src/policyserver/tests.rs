@@ -64,7 +64,10 @@ impl Cluster {
 
     async fn channel(&self, ca: &str) -> Result<Channel, tonic::transport::Error> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(HOST);
-        Endpoint::from_shared(format!("https://{}", self.address))?.tls_config(tls)?.connect().await
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address))?.tls_config(tls)?;
+        // What HTTP/2 guarantees: so much is on its way at most.
+        let window = 65_535;
+        endpoint.initial_stream_window_size(window).initial_connection_window_size(window).connect().await
     }
 
     async fn client(&self) -> PolicyClient<Channel> {
@@ -210,8 +213,8 @@ async fn a_change_beside_the_server_is_told_without_the_snapshot() {
     assert_eq!(version.seen["McpTool"], 130);
 }
 
-/// The gateway does not read while a hundred edits are made, each judged. It then finds what the connection already
-/// held, and the newest; never the rest.
+/// The gateway does not read while many edits are made, each judged. It then finds what the connection already held,
+/// and the newest; never the rest.
 #[tokio::test]
 async fn a_slow_gateway_gets_only_the_newest() {
     let cluster = Cluster::new().await;
