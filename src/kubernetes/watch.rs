@@ -254,3 +254,7 @@ fn trimmed<K: Resource>(mut object: K) -> K {
     object.managed_fields_mut().clear();
     object
 }
+
+#[cfg(test)]
+#[path = "watch/fixture.rs"]
+mod fixture;
