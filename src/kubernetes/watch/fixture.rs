@@ -13,6 +13,7 @@ where
             namespace: None,
             objects: RwLock::new(objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect()),
             version: AtomicU64::new(version),
+            rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
             lists: watch::Sender::new(1),
             is_doubted: Notify::new(),
