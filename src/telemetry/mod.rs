@@ -7,6 +7,7 @@
 pub mod admin;
 #[cfg(feature = "gateway")]
 mod labels;
+pub mod link;
 pub mod logs;
 #[cfg(feature = "gateway")]
 pub mod metrics;
