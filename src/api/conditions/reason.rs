@@ -75,8 +75,6 @@ pub const ISSUER_NOT_FOUND: &str = "IssuerNotFound";
 pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
 /// The Service, or its port, does not exist in this namespace. Create it, or correct the name.
 pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
-/// The RuntimeClass does not exist. Install it, or correct the name.
-pub const RUNTIME_CLASS_NOT_FOUND: &str = "RuntimeClassNotFound";
 
 /// No pod is Ready yet. If it stays, look at the pods and at the quota of the namespace.
 pub const PODS_NOT_READY: &str = "PodsNotReady";
@@ -88,7 +86,7 @@ pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
 pub const CRASH_LOOPING: &str = "CrashLooping";
 /// A container cannot be made: the message says why. Correct what it names.
 pub const CONTAINER_FAILED: &str = "ContainerFailed";
-/// Kubernetes refuses the pods, for a quota or a policy. The message says which.
+/// Kubernetes refuses the pods, for a quota, a policy or a RuntimeClass that does not exist. The message says which.
 pub const PODS_REFUSED: &str = "PodsRefused";
 /// No node can take the pods. The message says why.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
