@@ -13,6 +13,7 @@ where
             namespace: None,
             objects: RwLock::new(objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect()),
             version: AtomicU64::new(version),
+            rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
             lists: watch::Sender::new(1),
             is_doubted: Notify::new(),
@@ -38,6 +39,14 @@ where
     pub(crate) fn relist(&self, version: u64, objects: Vec<K>) {
         *self.shared.parts[0].objects.write() =
             objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
+        self.told(version, Change::All);
+        self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
+    }
+
+    /// A relist was older than what was seen: the cluster's history went back.
+    pub(crate) fn rewind(&self, version: u64) {
+        self.shared.parts[0].rewinds.fetch_add(1, Ordering::AcqRel);
+        self.shared.parts[0].version.store(version, Ordering::Release);
         self.told(version, Change::All);
         self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
     }
