@@ -2,7 +2,7 @@
 //!
 //! Owns `proto/policy.proto` and the envelope. Knows no cluster and no calls: both sides use it.
 
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::or_fun_call)] // Generated; documented in the proto.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // Generated; documented in the proto.
 pub mod proto {
     tonic::include_proto!("toolgate.policy.v1");
 }
