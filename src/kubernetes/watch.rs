@@ -10,7 +10,6 @@
 //! one kind compare as integers (Kubernetes 1.35, KEP-5504; before that for every etcd-backed server in practice).
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::Key;
 
@@ -71,6 +70,9 @@ struct Part<K> {
     objects: RwLock<HashMap<Key, Arc<K>>>,
     version: AtomicU64,
     is_listed: watch::Sender<bool>,
+    /// How often it was listed.
+    lists: watch::Sender<u64>,
+    is_doubted: Notify,
 }
 
 /// Listens to a cache. Never fails: whoever falls behind is told that anything may have changed.
@@ -104,6 +106,8 @@ where
             objects: RwLock::default(),
             version: AtomicU64::new(0),
             is_listed: watch::Sender::new(false),
+            lists: watch::Sender::new(0),
+            is_doubted: Notify::new(),
         };
         let parts = namespaces.into_iter().map(part).collect();
         let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
@@ -148,6 +152,18 @@ where
         part.map_or(0, |part| part.version.load(Ordering::Acquire))
     }
 
+    /// Lists the objects of a namespace anew, so that [`Cache::version`] is at least what the cluster had when this was
+    /// called: a watch on which nothing happens does not tell how new it is. Waits for the list, which does not come
+    /// while the API server is away.
+    pub async fn refresh(&self, namespace: &str) {
+        let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
+        let Some(part) = part else { return };
+        let mut lists = part.lists.subscribe();
+        lists.borrow_and_update();
+        part.is_doubted.notify_one();
+        let _ = lists.changed().await; // Its sender lives in the cache.
+    }
+
     /// Tells every change from now on.
     pub fn changes(&self) -> Changes {
         Changes(self.shared.changes.subscribe())
@@ -165,11 +181,19 @@ where
         None => Api::all(client.clone()),
     };
     let config = watcher::Config::default().labels(labels);
-    let events = watcher(api.clone(), config).default_backoff();
-    let mut events = pin!(events);
+    let begin = || watcher(api.clone(), config.clone()).default_backoff();
+    let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
     let mut floor = 0;
-    while let Some(event) = events.next().await {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = part.is_doubted.notified() => {
+                events.set(begin());
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
@@ -184,6 +208,7 @@ where
                 *part.objects.write() = std::mem::take(&mut listed);
                 part.version.fetch_max(newest.max(floor), Ordering::AcqRel);
                 part.is_listed.send_replace(true);
+                part.lists.send_modify(|lists| *lists += 1);
                 let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
             }
             Ok(watcher::Event::Apply(object)) => {
@@ -229,3 +254,7 @@ fn trimmed<K: Resource>(mut object: K) -> K {
     object.managed_fields_mut().clear();
     object
 }
+
+#[cfg(test)]
+#[path = "watch/fixture.rs"]
+mod fixture;
