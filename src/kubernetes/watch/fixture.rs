@@ -13,11 +13,27 @@ where
             namespace: None,
             objects: RwLock::new(objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect()),
             version: AtomicU64::new(version),
+            rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
             lists: watch::Sender::new(1),
             is_doubted: Notify::new(),
         };
         Self { shared: Arc::new(Shared { parts: vec![part], changes: broadcast::Sender::new(CHANGES) }) }
+    }
+
+    /// An empty cache that nothing follows.
+    pub(crate) fn detached() -> Self {
+        Self::filled(0, Vec::new())
+    }
+
+    /// Everything of the kind, and how new that is.
+    pub(crate) fn set(&self, objects: Vec<K>, version: u64) {
+        for part in &self.shared.parts {
+            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
+            *part.objects.write() = objects.collect();
+            part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
+        }
     }
 
     /// An object was written.
