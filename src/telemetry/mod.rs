@@ -5,6 +5,7 @@
 
 #[cfg(feature = "gateway")]
 mod labels;
+pub mod link;
 pub mod logs;
 #[cfg(feature = "gateway")]
 pub mod metrics;
