@@ -1,6 +1,6 @@
 """The promises of the charts. Run by `.ci/charts`, which builds the tools; needs no cluster."""
 
-import importlib.resources
+import importlib.util
 import itertools
 import json
 import os
@@ -276,7 +276,7 @@ class Manifests(unittest.TestCase):
 
     def test_schemas_hold(self):
         """kubeconform -strict; the schemas of our kinds come from crds/, PodMonitor's from its project."""
-        bundled = pathlib.Path(str(importlib.resources.files("kubernetes_validate"))) / "kubernetes-json-schema"
+        bundled = pathlib.Path(importlib.util.find_spec("kubernetes_validate").submodule_search_locations[0]) / "kubernetes-json-schema"
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             crds = [*(ROOT / "crds").glob("*.yaml"), pathlib.Path(os.environ["POD_MONITOR_CRD"])]
