@@ -9,6 +9,7 @@
 //! src/local/     the laptop mode and the offline tools: local, validate, explain
 //! src/kubernetes/   the only room that calls the API server: caches, writes, Events, the Lease
 //! src/controllers/  a folder a kind: gather, validate, plan, apply, report
+//! src/status/    PURE  what is said of each object: conditions and the whole status, from what was gathered
 //! src/policyserver/ what policy says now, and what gateways said; the policy stream
 //! src/wire/      the policy stream's protocol and the signed form of a snapshot
 //! src/telemetry/ logs, metrics (every name once), traces
@@ -41,6 +42,8 @@ pub mod local;
 pub mod policy;
 #[cfg(feature = "operator")]
 pub mod policyserver;
+#[cfg(feature = "operator")]
+pub mod status;
 #[cfg(feature = "gateway")]
 pub mod telemetry;
 #[cfg(feature = "wire")]

@@ -17,6 +17,7 @@ mod mcpgateway;
 mod mcprole;
 mod mcpserver;
 mod mcptool;
+pub mod pod_template;
 mod sandbox;
 pub mod schema;
 mod source;
@@ -26,9 +27,7 @@ pub mod status;
 mod tests;
 
 pub use common::{ConfigMapKey, Object, Reference, StringOrInteger, ToolAnnotations};
-pub use mcpgateway::{
-    Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc, ServiceAccounts,
-};
+pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc, ServiceAccounts};
 pub use mcprole::{
     Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
     ToolSelector,

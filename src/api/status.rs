@@ -195,9 +195,6 @@ pub struct ServerCounts {
     /// McpServers whose `gatewayRef` names it.
     #[serde(default)]
     pub referring: i32,
-    /// Those of them that enforce its newest generation at every Ready pod.
-    #[serde(default)]
-    pub programmed: i32,
 }
 
 // `metav1.Condition`, with the bounds that Kubernetes itself sets.

@@ -27,6 +27,7 @@ pub fn compile(world: &World, target: &Target, urls: &[String]) -> Option<Snapsh
         urls: distinct(urls),
         registration: server.registration,
         server_requests: server.server_requests,
+        deny_after_seconds: server.deny_after_seconds,
         tools,
         roles,
         anonymous: gateway.and_then(|gateway| anonymous(world, target, gateway)),

@@ -25,10 +25,9 @@ impl Version {
         match self.epoch.cmp(&before.epoch) {
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Greater => false,
-            std::cmp::Ordering::Equal => before
-                .seen
-                .iter()
-                .any(|(kind, was)| self.seen.get(kind).is_none_or(|now| now < was)),
+            std::cmp::Ordering::Equal => {
+                before.seen.iter().any(|(kind, was)| self.seen.get(kind).is_none_or(|now| now < was))
+            }
         }
     }
 }

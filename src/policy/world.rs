@@ -43,6 +43,9 @@ pub struct Server {
     pub registration: Registration,
     /// See [`ServerRequests`].
     pub server_requests: ServerRequests,
+    /// See `Snapshot::deny_after_seconds`.
+    #[serde(default)]
+    pub deny_after_seconds: Option<u32>,
     /// `metadata.labels`, for `serverSelector`.
     pub labels: BTreeMap<String, String>,
     /// Origin of the object.

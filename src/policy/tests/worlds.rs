@@ -274,6 +274,7 @@ pub(super) fn world() -> impl Strategy<Value = World> {
         gateway: "gw".to_owned(),
         registration,
         server_requests: ServerRequests::default(),
+        deny_after_seconds: None,
         labels,
         input: input("McpServer", "s1"),
     });
