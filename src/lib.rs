@@ -33,6 +33,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "operator")]
+pub mod controllers;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "operator")]
@@ -44,7 +46,7 @@ pub mod policy;
 pub mod policyserver;
 #[cfg(feature = "operator")]
 pub mod status;
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "operator"))]
 pub mod telemetry;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -1,0 +1,3 @@
+//! Controllers.
+pub mod mcpserver;
+pub mod settings;
