@@ -145,10 +145,8 @@ class Values(unittest.TestCase):
                     self.assertTrue(self.has(full, path), f"values/full.yaml does not set {'.'.join(path)}")
                     if charts.at(full, path) == value:
                         value = self.other(value)
-                    # A map is merged, not replaced: its keys are taken away one by one.
-                    if isinstance(value, dict):
-                        value = dict.fromkeys(charts.at(full, path))
-                    change = value
+                    # A map is merged, not replaced.
+                    change = {"example.com/one-more": "x"} if isinstance(value, dict) else value
                     for key in reversed(path):
                         change = {key: change}
                 file = pathlib.Path(folder) / "change.yaml"
@@ -284,11 +282,18 @@ class Manifests(unittest.TestCase):
                 for group, kind, version, schema in charts.schema_of_crd(crd):
                     charts.write_json(folder / group / f"{kind.lower()}_{version}.json", schema)
 
+            # The bundled schemas name themselves, and each other, by addresses that only their own program knows.
+            for version in KUBERNETES:
+                for path in (bundled / f"v{version}-local-strict").glob("*.json"):
+                    text = path.read_text().replace('"/api/_definitions.json#', '"_definitions.json#').replace('"$id":', '"$comment":')
+                    target = folder / f"v{version}" / path.name
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_text(text)
+
             def conform(text, version):
                 return charts.run(
                     os.environ["KUBECONFORM"], "-strict", "-summary", "-kubernetes-version", version,
-                    "-schema-location", f"{bundled}/{{{{.NormalizedKubernetesVersion}}}}-local{{{{.StrictSuffix}}}}/"
-                                        "{{.ResourceKind}}{{.KindSuffix}}.json",
+                    "-schema-location", f"{folder}/{{{{.NormalizedKubernetesVersion}}}}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
                     "-schema-location", f"{folder}/{{{{.Group}}}}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json",
                     text=text,
                 )

@@ -1,18 +1,34 @@
 {{/*
 CEL: the marks of ownership that some metadata bears, as a list of KEY=VALUE. The argument is the CEL expression of the
-metadata, for example `object.metadata`.
+metadata, for example `object.metadata`. The keys are a list, since the order of a map's keys is not fixed.
 */}}
 {{- define "toolgate.marks" -}}
-(!has({{ . }}.labels) ? [] :
-  ['toolgate.dev/server', 'toolgate.dev/registered-by', 'app.kubernetes.io/managed-by'].filter(key,
-    key in {{ . }}.labels && (key != 'app.kubernetes.io/managed-by' || {{ . }}.labels[key] == 'toolgate')
-  ).map(key, key + '=' + {{ . }}.labels[key]))
+(!has({{ . }}.labels) ? [] : ['toolgate.dev/server', 'toolgate.dev/registered-by', 'app.kubernetes.io/managed-by']
+.filter(key, key in {{ . }}.labels && (key != 'app.kubernetes.io/managed-by' || {{ . }}.labels[key] == 'toolgate'))
+.map(key, key + '=' + {{ . }}.labels[key]))
+{{- end -}}
+
+{{/* CEL: whether some metadata bears a mark of ownership. */}}
+{{- define "toolgate.isMarked" -}}
+(has({{ . }}.labels) && ('toolgate.dev/server' in {{ . }}.labels || 'toolgate.dev/registered-by' in {{ . }}.labels ||
+('app.kubernetes.io/managed-by' in {{ . }}.labels && {{ . }}.labels['app.kubernetes.io/managed-by'] == 'toolgate')))
 {{- end -}}
 
 {{/* CEL: whether the object bears a mark, or bore one. */}}
-{{- define "toolgate.isMarked" -}}
-size({{ include "toolgate.marks" "object.metadata" }}) > 0 ||
-(oldObject != null && size({{ include "toolgate.marks" "oldObject.metadata" }}) > 0)
+{{- define "toolgate.isOrWasMarked" -}}
+{{ include "toolgate.isMarked" "object.metadata" }} ||
+(oldObject != null && {{ include "toolgate.isMarked" "oldObject.metadata" }})
+{{- end -}}
+
+{{/* Variables `marks` and `oldMarks`: what the object bears, and bore. */}}
+{{- define "toolgate.marksOfBoth" -}}
+- name: marks
+  expression: >-
+    {{- include "toolgate.marks" "object.metadata" | nindent 4 }}
+- name: oldMarks
+  expression: >-
+    oldObject == null ? [] :
+    {{- include "toolgate.marks" "oldObject.metadata" | nindent 4 }}
 {{- end -}}
 
 {{/*
@@ -26,10 +42,12 @@ request.userInfo.username == '{{ . }}'
 {{- end }}
 {{- end -}}
 
-{{/* CEL: an update by the cluster itself that leaves the marks as they are. */}}
+{{/* Variable `isUpkeep`: an update by the cluster itself that leaves the marks as they are. Needs `toolgate.marksOfBoth`. */}}
 {{- define "toolgate.isUpkeep" -}}
-request.operation == 'UPDATE' && ({{ include "toolgate.isInfrastructure" . }}) &&
-{{ include "toolgate.marks" "object.metadata" }} == {{ include "toolgate.marks" "oldObject.metadata" }}
+- name: isUpkeep
+  expression: >-
+    request.operation == 'UPDATE' && variables.marks == variables.oldMarks && (
+    {{- include "toolgate.isInfrastructure" . | nindent 4 }})
 {{- end -}}
 
 {{/* Puts a policy in force: (list . SUFFIX). */}}
