@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn the_time_moves_only_with_the_status() {
         let first = advance(&[], vec![seen(Status::False, reason::PENDING, 1)], at(10));
-        let other_reason = advance(&first, vec![seen(Status::False, reason::INVALID, 2)], at(20));
+        let other_reason = advance(&first, vec![seen(Status::False, reason::INVALID_GLOB, 2)], at(20));
         let turned = advance(&other_reason, vec![seen(Status::True, reason::READY, 2)], at(30));
 
         let times = [&first, &other_reason, &turned].map(|conditions| conditions[0].last_transition_time.0.as_second());
         assert_eq!(times, [10, 10, 30]);
-        assert_eq!((other_reason[0].reason.as_str(), other_reason[0].observed_generation), ("Invalid", Some(2)));
+        assert_eq!((other_reason[0].reason.as_str(), other_reason[0].observed_generation), ("InvalidGlob", Some(2)));
         assert_eq!(first[0].last_transition_time.0.subsec_nanosecond(), 0);
     }
 

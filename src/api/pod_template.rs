@@ -93,9 +93,11 @@ pub fn faults(template: &BTreeMap<String, Value>) -> Vec<Fault> {
         judge.add("", format!("the template has {size} bytes of JSON, more than {BYTES}: make it smaller"));
         return judge.faults;
     }
+    // What is said of a field that is misspelt or of another type would mislead.
     judge.directives(&template, "");
-    judge.types(&template);
-    // What is said of a misspelt or wrongly typed field would mislead.
+    if judge.faults.is_empty() {
+        judge.types(&template);
+    }
     if judge.faults.is_empty() {
         judge.template(&template);
     }

@@ -183,6 +183,10 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
         }
         None => match (container.map(|container| container.transport), &server.spec.source.remote) {
             (_, Some(remote)) => Ok(Config::Http(http::Config { url: remote.url.clone() })),
+            (None, None) if server.spec.source.service.is_some() => {
+                let what = "a Service of the cluster is not reached from a laptop: add the `url` where it answers here";
+                Err((0, format!("servers.{name} is missing: {what}, or a `command` that starts the server")))
+            }
             (Some(Transport::StreamableHttp), None) => {
                 let what = "an image is not run on a laptop: start it yourself and add its `url`";
                 Err((0, format!("servers.{name} is missing: {what}, or add a `command` that speaks stdio")))

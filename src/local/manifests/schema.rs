@@ -147,7 +147,18 @@ fn plain(schema: &Value) -> Value {
 fn walk(schema: &Value, value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
     match value {
         Value::Object(members) => {
-            let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+            let none = Map::new();
+            let properties = match schema.get("properties").and_then(Value::as_object) {
+                Some(properties) => properties,
+                // A map, or what is not ours to know. An object that says neither has no member at all.
+                None if schema.get("type").is_none_or(|kind| kind != "object")
+                    || schema.get("additionalProperties").is_some()
+                    || schema.get("x-kubernetes-preserve-unknown-fields").is_some() =>
+                {
+                    return;
+                }
+                None => &none,
+            };
             for (name, member) in members {
                 let pointer = format!("{pointer}/{}", escape(name));
                 match properties.get(name) {

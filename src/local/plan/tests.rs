@@ -31,6 +31,7 @@ impl Folder {
             gateway: "default".to_owned(),
             registration: Registration::Declared,
             server_requests: ServerRequests::default(),
+            deny_after_seconds: None,
             labels: BTreeMap::new(),
             input,
         };

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod cluster;
+
 use super::*;
+use crate::api;
 use crate::policy::snapshot::{Effect, Keys, Lifecycle, Subject};
 use crate::policy::world::UNNAMED_ISSUER;
 
