@@ -52,6 +52,11 @@ def too_much(role, own_namespace):
     return found
 
 
+def quickstart():
+    """What `kubectl apply -k` of the example applies."""
+    return charts.run(os.environ["KUSTOMIZE"], "build", ROOT / "examples/kubernetes-quickstart")
+
+
 class Kinds(unittest.TestCase):
     """charts/toolgate-crds."""
 
@@ -300,9 +305,10 @@ class Manifests(unittest.TestCase):
 
             manifests = {f"toolgate, {way}": charts.render(CHART, *WAYS[way]) for way in WAYS}
             manifests["toolgate-crds"] = charts.render(CRDS_CHART)
+            manifests["kubernetes-quickstart"] = quickstart()
             for path in sorted((ROOT / "examples").rglob("*.yaml")):
                 text = path.read_text()
-                if "\nkind: " in f"\n{text}" and "kustomize.config.k8s.io" not in text:
+                if re.search("^kind: Mcp", text, re.MULTILINE):
                     manifests[str(path.relative_to(ROOT))] = text
             for name, text in manifests.items():
                 for version in KUBERNETES:
@@ -323,6 +329,9 @@ class Manifests(unittest.TestCase):
                                   text=charts.render(CHART, *WAYS[way]))
                 deployments = [one for one in json.loads(said) if one["type_meta"]["kind"] == "Deployment"]
                 self.assertEqual(len(deployments), 1)
+        # The same question must be able to fail.
+        with self.assertRaisesRegex(RuntimeError, "matching NetworkPolicy"):
+            charts.run(os.environ["KUBE_SCORE"], "score", "-", text=charts.render(CHART, "--set", "networkPolicy.enabled=false"))
 
     def test_pods_are_restricted(self):
         for way in WAYS:
@@ -401,6 +410,43 @@ class Manifests(unittest.TestCase):
             self.assertEqual(len(policies), 6)
             for binding in bindings:
                 self.assertEqual(binding["spec"]["validationActions"], actions)
+
+
+class Quickstart(unittest.TestCase):
+    """examples/kubernetes-quickstart, and docs/kubernetes.md, which walks through it."""
+
+    page = (ROOT / "docs/kubernetes.md").read_text()
+
+    def test_everything_is_in_a_namespace_that_enforces_restricted(self):
+        found = charts.documents(quickstart())
+        (namespace,) = charts.of_kind(found, "Namespace")
+        self.assertEqual(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted")
+        for one in found:
+            if one["kind"] != "Namespace":
+                self.assertEqual(one["metadata"]["namespace"], namespace["metadata"]["name"])
+        self.assertLessEqual(KINDS, {one["kind"] for one in found})
+
+    def test_the_images_of_the_kustomization_reach_the_servers(self):
+        servers = charts.of_kind(charts.documents(quickstart()), "McpServer")
+        images = {one["spec"]["source"]["container"]["image"] for one in servers}
+        kustomization = yaml.safe_load((ROOT / "examples/kubernetes-quickstart/kustomization.yaml").read_text())
+        self.assertEqual(images, {f"{one['newName']}:{one['newTag']}" for one in kustomization["images"]})
+
+    def test_the_page_builds_the_images_that_are_deployed(self):
+        built = set(re.findall(r"^\$ docker build .*?-t (\S+)", self.page, re.MULTILINE))
+        servers = charts.of_kind(charts.documents(quickstart()), "McpServer")
+        (deployment,) = charts.of_kind(objects("default"), "Deployment")
+        wanted = {one["spec"]["source"]["container"]["image"] for one in servers}
+        wanted |= {one["image"] for one in deployment["spec"]["template"]["spec"]["containers"]}
+        self.assertEqual(built, wanted)
+
+    def test_the_page_names_what_exists(self):
+        found = charts.documents(quickstart()) + objects("default") + charts.documents(charts.render(CRDS_CHART))
+        names = {one["metadata"]["name"] for one in found}
+        for name in re.findall(r"--clusterrole=(\S+)|\bdelete mcprole (\S+)|service/(\w+)|(\w+\.toolgate\.dev)\b", self.page):
+            self.assertIn("".join(name), names)
+        for path in re.findall(r"\]\((\.\./[^)#]+)", self.page):
+            self.assertTrue((ROOT / "docs" / path).exists(), path)
 
 
 # The oldest that is supported and the newest that there are schemas for.
