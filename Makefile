@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -57,6 +57,9 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 	closure --no-default-features --features api | grep -qE "$$kubernetes"; \
 	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
 
+charts: ## Check the charts and the example for clusters: schemas, scores, rights
+	@.ci/charts
+
 build-tests: # Before anything runs, so that what does not compile fails early
 	$(CARGO) test --locked --no-run
 
@@ -84,5 +87,6 @@ bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/resu
 bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
-crds: ## Write crds/ anew
+crds: ## Write crds/ anew, and the chart's copies
 	$(CARGO) run --locked --quiet --bin toolgate -- crds --output-dir crds
+	cp crds/*.yaml charts/toolgate-crds/files/
