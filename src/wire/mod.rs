@@ -15,7 +15,7 @@ pub mod proto {
     tonic::include_proto!("toolgate.policy.v1");
 }
 
-pub use envelope::{OpenError, Opened, Packed, SealError, open, seal};
+pub use envelope::{OpenError, Opened, Packed, Packer, SealError, open, seal};
 pub use keys::{KeyError, Signer, VerifyKey};
 pub use version::VersionError;
 
