@@ -11,8 +11,10 @@ use toolgate::wire::{Signer, seal};
 
 use crate::support::http;
 use crate::support::policy::PolicyServer;
+use crate::support::process::fixture;
+use crate::support::shim::Shim;
 use crate::support::sidecar::{Pod, Sidecar, version};
-use crate::support::{Server, eventually, tls, until};
+use crate::support::{Client, Server, eventually, tls, until};
 
 /// A pod in front of the hostile fixture, and that fixture.
 fn pod(name: &str) -> (Pod, Server) {
@@ -234,7 +236,8 @@ async fn it_reports_what_its_server_offers_and_does_so_again_on_each_connection(
         .await
     };
     let first = offered(0).await;
-    let digest = |name: &str| first.tools.iter().find(|tool| tool.name == name).map(|tool| tool.digest.clone()).unwrap();
+    let digest =
+        |name: &str| first.tools.iter().find(|tool| tool.name == name).map(|tool| tool.digest.clone()).unwrap();
     assert!(digest("ok").starts_with("sha256:") && digest("ok") != digest("secret"), "{first:?}");
     let isolation = until("isolation is heard", || {
         policy.find(0, |said| match said {
@@ -298,4 +301,80 @@ async fn a_drain_is_not_ready_at_once_and_waits_for_what_runs() {
     assert_eq!((gateway.status("/healthz").await, gateway.status("/startupz").await), (200, 200));
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await, Some(0), "{}", gateway.log());
+}
+
+/// A gateway in front of the hostile fixture behind a shim.
+async fn over_a_shim(name: &str, sessions: &str) -> (Pod, Shim, PolicyServer, Sidecar) {
+    let shim = Shim::serve([fixture("fixture-hostile").as_os_str(), "--stdio".as_ref()]).await;
+    let socket = shim.socket();
+    let flags = ["--stdio-socket".into(), socket.into_os_string(), "--sessions".into(), sessions.into()];
+    let (pod, policy) = (Pod::new::<[std::ffi::OsString; 4]>(name, flags), PolicyServer::start().await);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+    (pod, shim, policy, gateway)
+}
+
+#[tokio::test]
+async fn each_session_has_a_process_behind_the_shim_and_none_is_left() {
+    let (_pod, shim, _policy, mut gateway) = over_a_shim("sessions", "PerClient").await;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        let client = Client::legacy(&gateway.url, None).await;
+        assert_eq!(client.call("ok", json!({})).await.text(), "ok {}");
+        sessions.push(client);
+    }
+    assert!(shim.children().len() >= 4, "{:?}", shim.children());
+
+    // One is in the middle of a call that never ends.
+    let busy = sessions.pop().unwrap();
+    let waiting = tokio::spawn(async move { busy.call("never", json!({})).await });
+    let ended = http::send(hyper::Method::DELETE, &gateway.url, sessions[0].headers(), "").await;
+    assert!(ended.status < 300, "{ended}");
+    let before = shim.children().len();
+    until("the process of the ended session is gone", || (shim.children().len() < before).then_some(())).await;
+    assert_eq!(sessions[1].call("ok", json!({})).await.text(), "ok {}", "others go on");
+
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended().await, Some(0), "{}", gateway.log());
+    until("nothing is left", || shim.children().is_empty().then_some(())).await;
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_process_behind_the_shim_that_exits_fails_its_calls_and_starts_again() {
+    let (_pod, shim, _policy, gateway) = over_a_shim("exits", "Shared").await;
+    let client = gateway.client();
+    assert!(gateway.allows("ok").await);
+
+    client.call("exit", json!({})).await.refused(502, -31003, "went away");
+
+    eventually("it has started again", async || gateway.allows("ok").await.then_some(())).await;
+    // Killed from outside, as the kernel does for want of memory.
+    let victims = shim.children();
+    for victim in &victims {
+        let _ = std::process::Command::new("kill").args(["-s", "KILL", &victim.to_string()]).status();
+    }
+    eventually("it has started once more", async || {
+        (gateway.allows("ok").await && shim.children().iter().all(|child| !victims.contains(child))).then_some(())
+    })
+    .await;
+    assert!(shim.log().contains("was ended by signal 9"), "{}", shim.log());
+}
+
+#[tokio::test]
+async fn a_shim_that_is_not_there_yet_is_reached_when_it_comes() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let socket = scratch.path().join("socket");
+    let flags = ["--stdio-socket".into(), socket.clone().into_os_string()];
+    let (pod, policy) = (Pod::new::<[std::ffi::OsString; 2]>("late", flags), PolicyServer::start().await);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+    gateway.client().call("ok", json!({})).await.refused(502, -31003, "the server's container does not answer");
+
+    let shim = Shim::serve([fixture("fixture-hostile").as_os_str(), "--stdio".as_ref()]).await;
+    std::os::unix::fs::symlink(shim.socket(), &socket).unwrap();
+
+    eventually("calls are answered", async || gateway.allows("ok").await.then_some(())).await;
 }

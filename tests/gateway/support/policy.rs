@@ -21,7 +21,7 @@ use toolgate::policy::version::Version;
 use toolgate::wire::proto::from_gateway::Message as Said;
 use toolgate::wire::proto::policy_server::{Policy, PolicyServer as Service};
 use toolgate::wire::proto::to_gateway::Message as Word;
-use toolgate::wire::proto::{self, FromGateway, ObserveRequest, Observation, ToGateway};
+use toolgate::wire::proto::{self, FromGateway, Observation, ObserveRequest, ToGateway};
 use toolgate::wire::{Signer, seal};
 
 /// The token that the gateway shows.

@@ -22,7 +22,10 @@ impl Shim {
         let scratch = TempDir::new().expect("a temporary folder");
         let log = std::fs::File::create(scratch.path().join("log")).expect("a log");
         let mut shim = Command::new(env!("CARGO_BIN_EXE_toolgate-shim"));
-        shim.args(["serve", "--grace-seconds", "1", "--socket"]).arg(scratch.path().join("socket")).arg("--").args(command);
+        shim.args(["serve", "--grace-seconds", "1", "--socket"])
+            .arg(scratch.path().join("socket"))
+            .arg("--")
+            .args(command);
         let process = Process::start(shim.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
         let id = process.id();
         let shim = Self { process, id, scratch };

@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
-use toolgate::policy::snapshot::{
-    Effect, FORMAT, Registration, Role, Rule, ServerRequests, Snapshot, Target,
-};
+use toolgate::policy::snapshot::{Effect, FORMAT, Registration, Role, Rule, ServerRequests, Snapshot, Target};
 use toolgate::policy::version::Version;
 
 use super::client::Client;
