@@ -1,6 +1,7 @@
 //! What the installation says, the same for every server.
 
 use crate::api::Egress;
+use crate::wire::VerifyKey;
 
 /// Where the policy server listens in its pods, and who may connect there.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,8 +23,8 @@ pub struct Settings {
     pub policy_server: PolicyServer,
     /// The CA of policy server and gateways, PEM.
     pub ca: String,
-    /// Verifies snapshots: an Ed25519 public key, base64.
-    pub verify_key: String,
+    /// Verifies snapshots.
+    pub verify_key: VerifyKey,
     /// Where pods may connect to unless their McpServer says otherwise; `None`: anywhere.
     pub default_egress: Option<Vec<Egress>>,
 }

@@ -1,7 +1,7 @@
 //! The caches of this process, each kind watched once.
 //!
-//! Owns which kinds are watched and by which labels. Users' own objects beside the four kinds are never watched: no
-//! Secret, and no ConfigMap but those that Toolgate wrote.
+//! Owns which kinds are watched and by which labels. Of users' own objects beside the four kinds only Services are
+//! watched, and the ConfigMaps that bear a label for it; Secrets never are.
 
 use futures::future;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,7 +12,7 @@ use kube::Client;
 
 use crate::api::{McpGateway, McpRole, McpServer, McpTool};
 
-use super::labels;
+use super::labels::{self, KEY_SETS};
 use super::watch::{Cache, Scope};
 
 /// Everything that the operator believes of the cluster.
@@ -30,12 +30,14 @@ pub struct Caches {
     pub pods: Cache<Pod>,
     /// Our Deployments.
     pub deployments: Cache<Deployment>,
-    /// Our Services.
+    /// Services: ours, and those that servers name as their source.
     pub services: Cache<Service>,
     /// Our ServiceAccounts.
     pub service_accounts: Cache<ServiceAccount>,
     /// Our ConfigMaps.
     pub config_maps: Cache<ConfigMap>,
+    /// Users' ConfigMaps with key sets and certificates.
+    pub key_sets: Cache<ConfigMap>,
     /// Our NetworkPolicies.
     pub network_policies: Cache<NetworkPolicy>,
     /// Our PodDisruptionBudgets.
@@ -52,10 +54,11 @@ impl Caches {
         let (gateways, d) = Cache::new(client, scope, "");
         let (pods, e) = Cache::new(client, scope, labels::SERVER);
         let (deployments, f) = Cache::new(client, scope, &owned);
-        let (services, g) = Cache::new(client, scope, &owned);
+        let (services, g) = Cache::new(client, scope, "");
         let (service_accounts, h) = Cache::new(client, scope, &owned);
         let (config_maps, i) = Cache::new(client, scope, &owned);
         let (network_policies, j) = Cache::new(client, scope, &owned);
+        let (key_sets, l) = Cache::new(client, scope, KEY_SETS);
         let (disruption_budgets, k) = Cache::new(client, scope, &owned);
         let caches = Self {
             servers,
@@ -67,12 +70,13 @@ impl Caches {
             services,
             service_accounts,
             config_maps,
+            key_sets,
             network_policies,
             disruption_budgets,
         };
         let keep = async move {
             let policy = future::join4(a, b, c, d);
-            let owned = future::join3(future::join4(e, f, g, h), future::join(i, j), k);
+            let owned = future::join(future::join4(e, f, g, h), future::join4(i, j, k, l));
             future::join(policy, owned).await;
         };
         (caches, keep)
@@ -88,6 +92,6 @@ impl Caches {
             self.network_policies.ready(),
             self.disruption_budgets.ready(),
         );
-        future::join3(policy, workloads, rest).await;
+        future::join4(policy, workloads, rest, self.key_sets.ready()).await;
     }
 }

@@ -14,11 +14,11 @@ pub const SERVER: &str = "toolgate.dev/server";
 pub const REGISTERED_BY: &str = "toolgate.dev/registered-by";
 /// Value of [`REGISTERED_BY`].
 pub const DISCOVERY: &str = "discovery";
+/// Selects the ConfigMaps of users that are read: key sets of issuers, certificates of remote servers.
+pub const KEY_SETS: &str = "toolgate.dev/jwks=true";
 /// Annotation: digest of the declaration that an object was last applied from. A field that is not declared any more
 /// shows in it alone.
 pub const APPLIED: &str = "toolgate.dev/applied";
-/// Annotation on a Deployment: digest of its pods without the gateway, so that a new gateway is told from a new server.
-pub const SERVER_TEMPLATE: &str = "toolgate.dev/server-template";
 
 /// Selects everything that the operator owns.
 pub fn owned() -> String {

@@ -33,9 +33,11 @@ mod compare;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod issuer;
 pub mod labels;
 pub mod lease;
 pub mod queue;
+pub mod secret;
 pub mod watch;
 
 /// (namespace, name) of an object.

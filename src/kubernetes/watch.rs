@@ -13,7 +13,6 @@
 //! history went back, as after a restore of etcd: then the version goes back with it, and [`Cache::rewinds`] counts.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +24,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::Key;
 
@@ -75,6 +74,9 @@ struct Part<K> {
     version: AtomicU64,
     rewinds: AtomicU64,
     is_listed: watch::Sender<bool>,
+    /// How often it was listed.
+    lists: watch::Sender<u64>,
+    is_doubted: Notify,
 }
 
 /// Listens to a cache. Never fails: whoever falls behind is told that anything may have changed.
@@ -109,6 +111,8 @@ where
             version: AtomicU64::new(0),
             rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(false),
+            lists: watch::Sender::new(0),
+            is_doubted: Notify::new(),
         };
         let parts = namespaces.into_iter().map(part).collect();
         let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
@@ -158,6 +162,24 @@ where
         self.shared.parts.iter().map(|part| part.rewinds.load(Ordering::Acquire)).sum()
     }
 
+    /// Lists the objects of a namespace anew, so that [`Cache::version`] is at least what the cluster had when this was
+    /// called: a watch on which nothing happens does not tell how new it is. Waits for the list, which does not come
+    /// while the API server is away.
+    pub async fn refresh(&self, namespace: &str) {
+        let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
+        let Some(part) = part else { return };
+        let mut lists = part.lists.subscribe();
+        lists.borrow_and_update();
+        part.is_doubted.notify_one();
+        let _ = lists.changed().await; // Its sender lives in the cache.
+    }
+
+    /// Another number after every change: for what is computed from all objects and kept.
+    pub fn stamp(&self) -> u64 {
+        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow());
+        self.shared.parts.iter().map(of).fold(0, u64::wrapping_add)
+    }
+
     /// Tells every change from now on.
     pub fn changes(&self) -> Changes {
         Changes(self.shared.changes.subscribe())
@@ -175,11 +197,19 @@ where
         None => Api::all(client.clone()),
     };
     let config = watcher::Config::default().labels(labels);
-    let events = watcher(api.clone(), config).default_backoff();
-    let mut events = pin!(events);
+    let begin = || watcher(api.clone(), config.clone()).default_backoff();
+    let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
     let mut floor = 0;
-    while let Some(event) = events.next().await {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = part.is_doubted.notified() => {
+                events.set(begin());
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
@@ -200,6 +230,7 @@ where
                     part.version.fetch_max(newest.max(floor), Ordering::AcqRel);
                 }
                 part.is_listed.send_replace(true);
+                part.lists.send_modify(|lists| *lists += 1);
                 let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
             }
             Ok(watcher::Event::Apply(object)) => {
@@ -258,6 +289,8 @@ impl<K: Resource + Clone> Cache<K> {
             version: AtomicU64::new(0),
             rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
+            lists: watch::Sender::new(1),
+            is_doubted: Notify::new(),
         };
         Self { shared: Arc::new(Shared { parts: vec![part], changes: broadcast::Sender::new(CHANGES) }) }
     }
@@ -268,6 +301,7 @@ impl<K: Resource + Clone> Cache<K> {
             let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
             *part.objects.write() = objects.collect();
             part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
         }
     }
 }

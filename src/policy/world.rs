@@ -101,7 +101,7 @@ pub struct Gateway {
 }
 
 /// Kind, namespace and name of an object.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectRef {
     /// For example `McpRole`.
     pub kind: String,

@@ -27,8 +27,10 @@ pub struct Report {
     pub refused: Option<String>,
     /// What its server offers; `None` until it answered.
     pub catalogue: Option<Arc<Offer>>,
-    /// Whether its server can be reached around the gateway; `None` until it looked.
+    /// Whether its server can be reached only through the gateway; `None` until it looked.
     pub is_isolated: Option<bool>,
+    /// Where its server listens, if it can be reached around the gateway.
+    pub exposed: Option<String>,
 }
 
 /// A snapshot that a gateway has loaded and put in force.
@@ -110,6 +112,11 @@ impl Fleet {
         if removed {
             let _ = self.changes.send(target.clone());
         }
+    }
+
+    /// Every server with a gateway, in no order.
+    pub fn targets(&self) -> Vec<Target> {
+        self.gateways.read().keys().cloned().collect()
     }
 
     /// The gateways of a server, in no order.

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::api::{Container, Filesystem, McpServer, Object as _, Sessions, Source, Transport};
 use crate::controllers::settings::Settings;
 use crate::kubernetes::labels;
+use crate::wire::AUDIENCE;
 
-use super::names::{self, AUDIENCE};
+use super::names;
 
 /// Seconds that the server's container waits before it ends, so that the gateway finishes what runs.
 const DRAIN_SECONDS: i64 = 15;
@@ -193,7 +194,7 @@ fn gateway(server: &McpServer, settings: &Settings) -> Value {
         "args": args,
         "env": [
             {"name": "TOOLGATE_POLICY_CA", "value": settings.ca},
-            {"name": "TOOLGATE_VERIFY_KEY", "value": settings.verify_key},
+            {"name": "TOOLGATE_VERIFY_KEY", "value": settings.verify_key.to_string()},
             {"name": "TOOLGATE_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         ],
         "ports": [

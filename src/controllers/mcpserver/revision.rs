@@ -37,7 +37,7 @@ pub(super) fn declared(server: &McpServer, settings: &Settings) -> String {
         "runtimeClassName": sandbox.and_then(|sandbox| sandbox.runtime_class_name.as_ref()),
         "policyServer": settings.policy_server.url,
         "ca": settings.ca,
-        "verifyKey": settings.verify_key,
+        "verifyKey": settings.verify_key.to_string(),
     });
     // The order of members is the alphabet's: serde_json keeps objects sorted.
     let digest = Sha256::digest(said.to_string().as_bytes());

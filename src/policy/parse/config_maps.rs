@@ -49,8 +49,12 @@ pub(super) fn find<'a>(objects: &'a Objects, namespace: &str, wanted: &ConfigMap
             message: format!("ConfigMap `{name}` of namespace `{namespace}` has no key `{key}`"),
         }),
         None if is_laptop => Err(Missing { is_laptop, message: "ConfigMaps are not read on a laptop".to_owned() }),
-        None => {
-            Err(Missing { is_laptop, message: format!("ConfigMap `{name}` does not exist in namespace `{namespace}`") })
-        }
+        None => Err(Missing {
+            is_laptop,
+            message: format!(
+                "ConfigMap `{name}` does not exist in namespace `{namespace}`, or lacks the label \
+                 `toolgate.dev/jwks: \"true\"` without which it is not read"
+            ),
+        }),
     }
 }

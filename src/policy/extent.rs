@@ -1,0 +1,92 @@
+//! PURE. How far roles reach: what their rules could allow, and which servers they are about.
+
+use std::collections::BTreeMap;
+
+use super::compile::Compiler;
+use super::decide::RuleRef;
+use super::rule::{CompiledRule, Subject};
+use super::snapshot::{Effect, Rule, Tool};
+use super::world::World;
+
+/// What a role comes to, with the roles that it inherits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Extent {
+    /// Declared tools that some Allow rule names, whatever its conditions.
+    pub tools: usize,
+    /// Servers that some rule is about.
+    pub servers: usize,
+}
+
+/// The extent of every role of a namespace, by name.
+pub fn extents(world: &World, namespace: &str) -> BTreeMap<String, Extent> {
+    let compiler = Compiler::new(world, namespace);
+    let own: BTreeMap<&str, Reached> = compiler.role_names().map(|role| (role, own(&compiler, role))).collect();
+    let extent = |role: &str| {
+        let mut reached = Reached::default();
+        for inherited in compiler.with_ancestors(role) {
+            reached.add(own.get(inherited));
+        }
+        Extent { tools: count(&reached.tools), servers: count(&reached.servers) }
+    };
+    own.keys().map(|role| ((*role).to_owned(), extent(role))).collect()
+}
+
+/// Sets of positions.
+#[derive(Debug, Default)]
+struct Reached {
+    tools: Vec<u64>,
+    servers: Vec<u64>,
+}
+
+impl Reached {
+    fn add(&mut self, other: Option<&Self>) {
+        let unite = |into: &mut Vec<u64>, from: &[u64]| {
+            into.resize(into.len().max(from.len()), 0);
+            into.iter_mut().zip(from).for_each(|(into, from)| *into |= from);
+        };
+        if let Some(Self { tools, servers }) = other {
+            unite(&mut self.tools, tools);
+            unite(&mut self.servers, servers);
+        }
+    }
+}
+
+fn own(compiler: &Compiler<'_>, role: &str) -> Reached {
+    let mut reached = Reached::default();
+    for (index, rule) in (0_u32..).zip(compiler.rules(role)) {
+        // Conditions do not matter here, and are dear to compile.
+        let bare = Rule { when: None, ..rule.declared.rule.clone() };
+        let reference = RuleRef { role: role.into(), index };
+        let allows = bare.effect == Effect::Allow;
+        // What does not compile allows nothing.
+        let compiled = CompiledRule::compile(&bare, reference, 0).ok().filter(|_| allows);
+        let mut first_tool = 0;
+        for (position, (name, server)) in compiler.servers().enumerate() {
+            let tools = compiler.tools_of(name);
+            if rule.concerns(name, &server.labels) {
+                insert(&mut reached.servers, position);
+                let allowed = |tool: &Tool| {
+                    compiled.as_ref().is_some_and(|rule| rule.names(&Subject::Tool(&tool.name, Some(tool))))
+                };
+                let positions = (first_tool..).zip(tools).filter(|(_, declared)| allowed(&declared.tool));
+                positions.for_each(|(position, _)| insert(&mut reached.tools, position));
+            }
+            first_tool += tools.len();
+        }
+    }
+    reached
+}
+
+fn insert(set: &mut Vec<u64>, position: usize) {
+    let word = position / 64;
+    if set.len() <= word {
+        set.resize(word + 1, 0);
+    }
+    if let Some(word) = set.get_mut(word) {
+        *word |= 1 << (position % 64);
+    }
+}
+
+fn count(set: &[u64]) -> usize {
+    set.iter().map(|word| word.count_ones() as usize).sum()
+}
