@@ -280,6 +280,10 @@ fn trimmed<K: Resource>(mut object: K) -> K {
 }
 
 #[cfg(test)]
+#[path = "watch/fixture.rs"]
+mod fixture;
+
+#[cfg(test)]
 impl<K: Resource + Clone> Cache<K> {
     /// A cache that nothing follows: a test says what is in it.
     pub(crate) fn detached() -> Self {
