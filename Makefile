@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -17,7 +17,7 @@ help: ## List the targets
 test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
-	@$(MAKE) tools cluster-api
+	@$(MAKE) tools charts cluster-api guards
 	@$(MAKE) clippy
 	@$(MAKE) build-tests
 	@$(MAKE) fuzz
@@ -59,6 +59,9 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 
 charts: ## Check the charts and the example for clusters: schemas, scores, rights
 	@.ci/charts
+
+guards: ## Let an API server judge the chart's admission policies
+	@.ci/guards
 
 build-tests: # Before anything runs, so that what does not compile fails early
 	$(CARGO) test --locked --no-run

@@ -58,34 +58,74 @@ def until(what, test):
 def prepare():
     """RBAC must never be what decides."""
     for name, subject in (
-        ("toolgate-test-group", "--group=toolgate-test"), ("toolgate-test-operator", f"--user={OPERATOR}"),
+        ("toolgate-test-group", "--group=toolgate-test"),
+        ("toolgate-test-operator", f"--user={OPERATOR}"),
         ("toolgate-test-infrastructure", "--group=system:serviceaccounts:kube-system"),
     ):
-        manifest = must("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", subject, "--dry-run=client", "-o", "yaml")
+        manifest = must(
+            "create",
+            "clusterrolebinding",
+            name,
+            "--clusterrole=cluster-admin",
+            subject,
+            "--dry-run=client",
+            "-o",
+            "yaml",
+        )
         must("apply", "-f", "-", text=manifest)
     # A guard that was just written is in force a moment later: each must have been seen to deny.
     probes = {
         "objects": ("user", {"apiVersion": "v1", "kind": "ConfigMap"}, {"app.kubernetes.io/managed-by": "toolgate"}),
-        "pods": ("user", {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "c", "image": "c:1"}]}},
-                 {"toolgate.dev/server": "probe"}),
-        "templates": ("user", {"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {
-            "selector": {"matchLabels": {"toolgate.dev/server": "probe"}},
-            "template": {"metadata": {"labels": {"toolgate.dev/server": "probe"}}, "spec": {"containers": [{"name": "c", "image": "c:1"}]}},
-        }}, {}),
-        "tools": ("user", {"apiVersion": "toolgate.dev/v1alpha1", "kind": "McpTool", "spec": {"serverRef": {"name": "a"}, "toolName": "a"}},
-                  {"toolgate.dev/registered-by": "probe"}),
+        "pods": (
+            "user",
+            {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "c", "image": "c:1"}]}},
+            {"toolgate.dev/server": "probe"},
+        ),
+        "templates": (
+            "user",
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "spec": {
+                    "selector": {"matchLabels": {"toolgate.dev/server": "probe"}},
+                    "template": {
+                        "metadata": {"labels": {"toolgate.dev/server": "probe"}},
+                        "spec": {"containers": [{"name": "c", "image": "c:1"}]},
+                    },
+                },
+            },
+            {},
+        ),
+        "tools": (
+            "user",
+            {
+                "apiVersion": "toolgate.dev/v1alpha1",
+                "kind": "McpTool",
+                "spec": {"serverRef": {"name": "a"}, "toolName": "a"},
+            },
+            {"toolgate.dev/registered-by": "probe"},
+        ),
         "operator-lane": ("operator", {"apiVersion": "v1", "kind": "ConfigMap"}, {}),
     }
     for guard, (who, body, labels) in probes.items():
         text = json.dumps(body | {"metadata": {"name": "probe", "labels": labels}})
 
         def denied(who=who, text=text, guard=guard):
-            worked, said = kubectl(*WHO[who], "--namespace", "default", "create", "--dry-run=server", "-f", "-", text=text)
+            worked, said = kubectl(
+                *WHO[who], "--namespace", "default", "create", "--dry-run=server", "-f", "-", text=text
+            )
             return not worked and f"toolgate-{guard}.{OWN_NAMESPACE}" in said
 
         until(f"guard {guard} is in force", denied)
-    until("guard tokens is in force", lambda: f"toolgate-tokens.{OWN_NAMESPACE}" in kubectl(
-        *WHO["user"], "--namespace", "default", "create", "token", "default", "--audience", "toolgate-policy")[1])
+    until(
+        "guard tokens is in force",
+        lambda: (
+            f"toolgate-tokens.{OWN_NAMESPACE}"
+            in kubectl(
+                *WHO["user"], "--namespace", "default", "create", "token", "default", "--audience", "toolgate-policy"
+            )[1]
+        ),
+    )
 
 
 def named(kind_and_name, namespace):
@@ -101,14 +141,26 @@ def named(kind_and_name, namespace):
 
 def act(step, namespace):
     """Does what a step says, as whom it says."""
-    who = WHO.get(step["as"], ("--as", step["as"], "--as-group", "system:serviceaccounts:kube-system", "--as-group", "system:authenticated"))
+    who = WHO.get(
+        step["as"],
+        ("--as", step["as"], "--as-group", "system:serviceaccounts:kube-system", "--as-group", "system:authenticated"),
+    )
     namespace = step.get("namespace", namespace)
     command = [*who, "--namespace", namespace]
     if "create" in step:
         return kubectl(*command, "create", "-f", "-", text=json.dumps(step["create"]).replace("NAMESPACE", namespace))
     if "patch" in step:
         below = ("--subresource", step["subresource"]) if "subresource" in step else ()
-        return kubectl(*command, "patch", named(step["patch"], namespace), "--type", "merge", *below, "--patch", json.dumps(step["with"]))
+        return kubectl(
+            *command,
+            "patch",
+            named(step["patch"], namespace),
+            "--type",
+            "merge",
+            *below,
+            "--patch",
+            json.dumps(step["with"]),
+        )
     if "delete" in step:
         return kubectl(*command, "delete", named(step["delete"], namespace), "--wait=false")
     if "token" in step:
@@ -119,9 +171,14 @@ def act(step, namespace):
 def wait(step, namespace):
     """Waits for what the cluster's own controllers do."""
     if step["wait"] == "event":
-        until(f"an event says {step['says']!r}", lambda: step["says"] in must("--namespace", namespace, "get", "events", "-o", "json"))
+        until(
+            f"an event says {step['says']!r}",
+            lambda: step["says"] in must("--namespace", namespace, "get", "events", "-o", "json"),
+        )
         return
-    count = lambda: len(must("--namespace", namespace, "get", step["wait"], "--selector", step["labels"], "-o", "name").split())
+    count = lambda: len(
+        must("--namespace", namespace, "get", step["wait"], "--selector", step["labels"], "-o", "name").split()
+    )
     if step.get("count", 1) == 0:
         until(f"no {step['wait']} with {step['labels']}", lambda: count() == 0)
     else:
@@ -145,7 +202,10 @@ def run(case):
     namespace = f"guards-{uuid.uuid4().hex[:8]}"
     must("create", "namespace", namespace)
     try:
-        until("the default ServiceAccount", lambda: kubectl("--namespace", namespace, "get", "serviceaccount", "default")[0])
+        until(
+            "the default ServiceAccount",
+            lambda: kubectl("--namespace", namespace, "get", "serviceaccount", "default")[0],
+        )
         for number, step in enumerate(case["steps"], start=1):
             if "wait" in step:
                 wait(step, namespace)
@@ -168,8 +228,20 @@ def main():
     flags = parser.parse_args()
     if flags.install:
         for name in ("toolgate-crds", "toolgate"):
-            subprocess.run([os.environ["HELM"], "upgrade", "--install", name, ROOT / "charts" / name, "--namespace", OWN_NAMESPACE,
-                            "--create-namespace"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [
+                    os.environ["HELM"],
+                    "upgrade",
+                    "--install",
+                    name,
+                    ROOT / "charts" / name,
+                    "--namespace",
+                    OWN_NAMESPACE,
+                    "--create-namespace",
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
         for crd in sorted((ROOT / "crds").glob("*.yaml")):
             must("wait", "--for=condition=Established", "--timeout=60s", "-f", str(crd))
     prepare()

@@ -12,6 +12,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/toolgate"
 CRDS_CHART = ROOT / "charts/toolgate-crds"
 NAMESPACE = "toolgate-system"
+KINDS = {"McpGateway", "McpRole", "McpServer", "McpTool"}
+CLUSTER_SCOPED = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "Namespace",
+    "PriorityClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
 # Each way to install that is checked: arguments of `helm template`.
 WAYS = {
     "min": ("--values", str(CHART / "values/min.yaml")),
@@ -55,6 +65,16 @@ class Strict(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def objects(way):
+    """What an installation makes."""
+    return documents(render(CHART, *WAYS[way]))
+
+
+def quickstart():
+    """What `kubectl apply -k` of the example applies, as text."""
+    return run(os.environ["KUSTOMIZE"], "build", ROOT / "examples/kubernetes-quickstart")
+
+
 def of_kind(objects, *kinds):
     """The objects of some kinds."""
     return [one for one in objects if one["kind"] in kinds]
@@ -89,7 +109,7 @@ def schema_of_crd(crd):
 
 
 def strict(schema):
-    """An OpenAPI v3 schema of a CRD as JSON schema. Unknown fields are refused, as with server-side strict validation."""
+    """An OpenAPI v3 schema of a CRD as JSON schema. Unknown fields are refused, as by strict field validation."""
     if not isinstance(schema, dict):
         return schema
     if schema.get("x-kubernetes-int-or-string"):

@@ -42,7 +42,7 @@ request.userInfo.username == '{{ . }}'
 {{- end }}
 {{- end -}}
 
-{{/* Variable `isUpkeep`: an update by the cluster itself that leaves the marks as they are. Needs `toolgate.marksOfBoth`. */}}
+{{/* Variable `isUpkeep`: an update by the cluster itself that leaves the marks as they are; needs both of these. */}}
 {{- define "toolgate.isUpkeep" -}}
 - name: isUpkeep
   expression: >-
