@@ -84,8 +84,9 @@ soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
 soak-short: # `cargo test` has built the program. Twice the time for edits: the machine also builds and fuzzes
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20 --grace 2
 
-bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/results
+bench: ## Measure the gateway beside its peers and the control plane at scale, and write benches/results
 	python3 benches/hot_path.py run
+	python3 benches/control_plane.py run
 
 bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check

@@ -27,10 +27,8 @@ async fn when_the_leader_dies_no_call_stops_and_its_successor_knows_every_gatewa
     for name in ["tickets", "other"] {
         before.push(world.condition("McpServer", name, "Programmed", "True").await);
     }
-    let callers = [
-        world.caller("caller", "tickets", pods[0].port).await,
-        world.caller("caller", "other", pods[1].port).await,
-    ];
+    let callers =
+        [world.caller("caller", "tickets", pods[0].port).await, world.caller("caller", "other", pods[1].port).await];
 
     leader.kill();
     for caller in &callers {
