@@ -11,6 +11,7 @@
 //! src/controllers/  a folder a kind: gather, validate, plan, apply, report
 //! src/status/    PURE  what is said of each object: conditions and the whole status, from what was gathered
 //! src/policyserver/ what policy says now, and what gateways said; the policy stream
+//! src/shim/      runs inside a stdio server's container, for the gateway beside it
 //! src/wire/      the policy stream's protocol and the signed form of a snapshot
 //! src/telemetry/ logs, metrics (every name once), traces
 //! ```
@@ -44,6 +45,8 @@ pub mod local;
 pub mod policy;
 #[cfg(feature = "operator")]
 pub mod policyserver;
+#[cfg(feature = "shim")]
+pub mod shim;
 #[cfg(feature = "operator")]
 pub mod status;
 #[cfg(any(feature = "gateway", feature = "operator"))]

@@ -63,9 +63,8 @@ pub struct Issuer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<Oidc>,
     /// The cluster itself: tokens of ServiceAccounts, whose audience is the URL of the endpoint. McpRoles name the
-    /// callers with subjects of kind `ServiceAccount`; their groups are those of Kubernetes, for example
-    /// `system:serviceaccounts:ci`. On a laptop there are none, and identities of the overlay stand in. It has no
-    /// members: write `{}`.
+    /// callers with subjects of kind `ServiceAccount`. On a laptop there are none, and identities of the overlay stand
+    /// in. It has no members: write `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccounts>,
 }

@@ -43,6 +43,7 @@ use crate::gateway::protocol::methods::Class;
 
 use super::labels::{CLASSES, class_index};
 pub use super::labels::{NO_ROLE, OTHER};
+use super::link::LinkMetrics;
 use super::process;
 pub use super::series::ToolMetrics;
 use super::series::{BUCKETS, Families, ServerTools};
@@ -240,6 +241,15 @@ impl Metrics {
         }
     }
 
+    /// The metrics of a connection to the policy server.
+    ///
+    /// # Panics
+    /// Never: it is asked for once a process, and the names are distinct.
+    #[allow(clippy::expect_used)]
+    pub fn link(&self, namespace: &str, server: &str) -> LinkMetrics {
+        LinkMetrics::new(&self.registry, namespace, server).expect("the connection's metrics register once")
+    }
+
     /// Everything in the text exposition format (`text/plain; version=0.0.4`).
     pub fn render(&self) -> String {
         self.read_own();
@@ -285,6 +295,11 @@ impl Gauge {
     /// This many.
     pub fn set(&self, value: usize) {
         self.0.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        usize::try_from(self.0.get()).unwrap_or_default()
     }
 
     /// One more for as long as the guard lives.

@@ -19,7 +19,7 @@ fn post(message: &str) -> Outbound {
 
 fn upstream(port: u16) -> HttpUpstream {
     let bounds = Bounds { connect: Duration::from_secs(5), idle: Duration::from_millis(300), message: 1024 };
-    HttpUpstream::bounded(&Config { url: format!("http://127.0.0.1:{port}/mcp") }, bounds).unwrap()
+    HttpUpstream::bounded(&Config { url: format!("http://127.0.0.1:{port}/mcp"), ca: None }, bounds).unwrap()
 }
 
 /// Reads one request with its body. `None` when the peer closes.
@@ -305,7 +305,7 @@ fn a_url_that_cannot_work_is_refused_with_its_reason() {
         ("http://", "cannot be parsed"),
         ("http://me:secret@a/mcp", "password"),
     ] {
-        let error = HttpUpstream::new(&Config { url: url.to_owned() }).err().unwrap();
+        let error = HttpUpstream::new(&Config { url: url.to_owned(), ca: None }).err().unwrap();
 
         assert!(error.to_string().contains(why), "{url}: {error}");
     }
@@ -316,7 +316,7 @@ async fn tls_to_a_peer_that_speaks_none_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { listener.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await });
-    let upstream = HttpUpstream::new(&Config { url: format!("https://127.0.0.1:{port}/mcp") }).unwrap();
+    let upstream = HttpUpstream::new(&Config { url: format!("https://127.0.0.1:{port}/mcp"), ca: None }).unwrap();
 
     let error = upstream.send(post(CALL)).await.err().unwrap();
 

@@ -304,9 +304,8 @@ impl Pool {
         }
         self.failures.lock().check(&key, Instant::now())?;
         let room = self.room().await?;
-        let process = Process::spawn(&self.config).map_err(|error| {
-            let program = self.config.command.first().map_or("", String::as_str);
-            let why = format!("{program} cannot be started in {}: {error}", self.config.directory.display());
+        let process = Process::start(&self.config).await.map_err(|error| {
+            let why = self.config.run.explain(&error);
             tracing::warn!(server = %self.name, why, "the server cannot be started");
             self.failures.lock().failed(key.clone(), Duration::ZERO, Instant::now(), why.clone());
             UpstreamError::Unreachable(why)

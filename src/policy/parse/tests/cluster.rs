@@ -1,8 +1,8 @@
 //! What only a cluster has, and what a laptop makes of it.
 
 use super::*;
-use crate::policy::compile;
 use crate::policy::snapshot::{DISCONNECTED_DENY, Target};
+use crate::policy::{Identity, Policy, compile};
 
 const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"a","y":"b","kid":"1"}]}"#;
 
@@ -165,4 +165,29 @@ fn a_gateway_that_may_deny_when_disconnected_must_understand_it() {
     assert_eq!(unset.requires(), Vec::<&str>::new());
     assert!(!String::from_utf8(unset.canonical()).unwrap().contains("denyAfter"), "an older gateway reads it");
     assert_ne!(deny.access_hash(), unset.access_hash());
+}
+
+#[test]
+fn on_a_laptop_an_identity_stands_in_for_a_service_account() {
+    let mut objects = base();
+    objects.gateways.clear();
+    add(&mut objects, "McpGateway", "default", &accounts());
+    let subject = json!({"kind": "ServiceAccount", "namespace": "ci", "name": "build-bot"});
+    add(&mut objects, "McpRole", "builder", &json!({"subjects": [subject], "rules": [rule("Allow", &json!({}))]}));
+    let (world, _) = parse(&objects);
+    let target = Target { namespace: "default".to_owned(), server: "files".to_owned() };
+    let policy = Policy::load(compile(&world, &target, &[]).unwrap()).unwrap();
+    let roles = |subject: &str| {
+        let identity = Identity {
+            issuer: "kubernetes".to_owned(),
+            subject: subject.to_owned(),
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+        };
+        policy.subject(Some(&identity)).roles.len()
+    };
+
+    assert_eq!(roles("system:serviceaccount:ci:build-bot"), 1);
+    assert_eq!(roles("system:serviceaccount:cd:build-bot"), 0);
 }
