@@ -114,7 +114,7 @@ mod tests {
             }])
         };
         let role = |(name, inherits, rules): &(&str, &[&str], Value)| {
-            let rules: Vec<Value> = rules
+            let parsed: Vec<Value> = rules
                 .as_array()
                 .unwrap()
                 .iter()
@@ -126,7 +126,7 @@ mod tests {
                 })
                 .collect();
             json!([["n", name], {
-                "inherits": inherits, "subjects": [], "rules": rules, "input": input("McpRole", name),
+                "inherits": inherits, "subjects": [], "rules": parsed, "input": input("McpRole", name),
             }])
         };
         let world = json!({
