@@ -282,33 +282,5 @@ fn trimmed<K: Resource>(mut object: K) -> K {
 #[cfg(test)]
 #[path = "watch/fixture.rs"]
 mod fixture;
-
-#[cfg(test)]
-impl<K: Resource + Clone> Cache<K> {
-    /// A cache that nothing follows: a test says what is in it.
-    pub(crate) fn detached() -> Self {
-        let part = Part {
-            namespace: None,
-            objects: RwLock::default(),
-            version: AtomicU64::new(0),
-            rewinds: AtomicU64::new(0),
-            is_listed: watch::Sender::new(true),
-            lists: watch::Sender::new(1),
-            is_doubted: Notify::new(),
-        };
-        Self { shared: Arc::new(Shared { parts: vec![part], changes: broadcast::Sender::new(CHANGES) }) }
-    }
-
-    /// Everything of the kind, and how new that is.
-    pub(crate) fn set(&self, objects: &[K], version: u64) {
-        for part in &self.shared.parts {
-            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
-            *part.objects.write() = objects.collect();
-            part.version.store(version, Ordering::Release);
-            part.lists.send_modify(|lists| *lists += 1);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ pub struct Published {
 /// Why the newest policy of a server is not published.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
-    /// CamelCase, a reason of `Accepted=False`.
+    /// `CamelCase`, a reason of `Accepted=False`.
     pub reason: &'static str,
     /// Says what to do.
     pub message: String,

@@ -10,7 +10,7 @@ pub mod envelope;
 pub mod keys;
 mod version;
 
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::or_fun_call)] // Generated; documented in the proto.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // Generated; documented in the proto.
 pub mod proto {
     tonic::include_proto!("toolgate.policy.v1");
 }

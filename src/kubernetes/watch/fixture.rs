@@ -21,6 +21,21 @@ where
         Self { shared: Arc::new(Shared { parts: vec![part], changes: broadcast::Sender::new(CHANGES) }) }
     }
 
+    /// An empty cache that nothing follows.
+    pub(crate) fn detached() -> Self {
+        Self::filled(0, Vec::new())
+    }
+
+    /// Everything of the kind, and how new that is.
+    pub(crate) fn set(&self, objects: Vec<K>, version: u64) {
+        for part in &self.shared.parts {
+            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
+            *part.objects.write() = objects.collect();
+            part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
+        }
+    }
+
     /// An object was written.
     pub(crate) fn apply(&self, version: u64, object: K) {
         let key = key(&object);
@@ -39,6 +54,14 @@ where
     pub(crate) fn relist(&self, version: u64, objects: Vec<K>) {
         *self.shared.parts[0].objects.write() =
             objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
+        self.told(version, Change::All);
+        self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
+    }
+
+    /// A relist was older than what was seen: the cluster's history went back.
+    pub(crate) fn rewind(&self, version: u64) {
+        self.shared.parts[0].rewinds.fetch_add(1, Ordering::AcqRel);
+        self.shared.parts[0].version.store(version, Ordering::Release);
         self.told(version, Change::All);
         self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
     }
