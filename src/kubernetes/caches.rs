@@ -134,7 +134,7 @@ impl Caches {
             };
             let objects = fake.all(resource).into_iter().filter(selected);
             let objects: Vec<K> = objects.map(|object| serde_json::from_value(object).unwrap()).collect();
-            cache.set(objects, fake.version());
+            cache.set(&objects, fake.version());
         }
         let owned = Some((labels::MANAGED_BY, Some(labels::TOOLGATE)));
         list(fake, "apis/toolgate.dev/v1alpha1/mcpservers", None, &self.servers);

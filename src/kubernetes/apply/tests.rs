@@ -23,7 +23,7 @@ fn desired(data: &[(&str, &str)]) -> ConfigMap {
 fn refresh<K: Object>(fake: &Fake, resource: &str, cache: &Cache<K>) {
     let objects: Vec<K> =
         fake.all(resource).into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
-    cache.set(objects, fake.version());
+    cache.set(&objects, fake.version());
 }
 
 #[tokio::test]
