@@ -89,3 +89,87 @@ fn insert(set: &mut Vec<u64>, position: usize) {
 fn count(set: &[u64]) -> usize {
     set.iter().map(|word| word.count_ones() as usize).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A world of the servers `a`, `b` with two tools each, and these roles.
+    fn world(roles: &[(&str, &[&str], Value)]) -> World {
+        let input = |kind: &str, name: &str| json!({"kind": kind, "name": name, "uid": "", "generation": 1});
+        let server = |name: &str| {
+            json!([["n", name], {
+                "gateway": "default", "registration": "Declared", "labels": {"tier": name},
+                "server_requests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+                "input": input("McpServer", name),
+            }])
+        };
+        let tool = |server: &str, name: &str| {
+            let hints = json!({"readOnly": false, "destructive": true, "idempotent": false, "openWorld": true});
+            json!([["n", format!("{server}-{name}")], {
+                "server": server, "input": input("McpTool", name),
+                "tool": {"name": name, "annotations": hints, "lifecycle": "Active"},
+            }])
+        };
+        let role = |(name, inherits, rules): &(&str, &[&str], Value)| {
+            let rules: Vec<Value> = rules
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|rule| {
+                    let (mut rule, servers) = (rule.clone(), rule["servers"].clone());
+                    rule.as_object_mut().unwrap().remove("servers");
+                    rule["index"] = json!(0);
+                    json!({"servers": servers, "server_selector": null, "rule": rule})
+                })
+                .collect();
+            json!([["n", name], {
+                "inherits": inherits, "subjects": [], "rules": rules, "input": input("McpRole", name),
+            }])
+        };
+        let world = json!({
+            "servers": [server("a"), server("b")],
+            "tools": [tool("a", "get"), tool("a", "put"), tool("b", "get"), tool("b", "put")],
+            "roles": roles.iter().map(role).collect::<Vec<_>>(),
+            "gateways": [],
+        });
+        serde_json::from_value(world).unwrap()
+    }
+
+    fn extent(roles: &[(&str, &[&str], Value)], role: &str) -> (usize, usize) {
+        let extent = extents(&world(roles), "n")[role];
+        (extent.tools, extent.servers)
+    }
+
+    #[test]
+    fn a_tool_that_two_rules_allow_is_counted_once() {
+        let rules = json!([
+            {"effect": "Allow", "servers": ["*"], "tools": ["get"]},
+            {"effect": "Allow", "servers": ["a"], "tools": ["*"]},
+        ]);
+
+        assert_eq!(extent(&[("r", &[], rules)], "r"), (3, 2));
+    }
+
+    #[test]
+    fn conditions_do_not_narrow_and_denials_do_not_allow() {
+        let rules = json!([
+            {"effect": "Allow", "servers": ["a"], "tools": ["get"], "when": "identity.subject == 'ada'"},
+            {"effect": "Deny", "servers": ["b"], "tools": ["*"]},
+        ]);
+
+        assert_eq!(extent(&[("r", &[], rules)], "r"), (1, 2));
+    }
+
+    #[test]
+    fn what_is_inherited_counts_for_the_heir_alone() {
+        let parent = json!([{"effect": "Allow", "servers": ["a"], "tools": ["*"]}]);
+        let heir = json!([{"effect": "Allow", "servers": ["b"], "tools": ["put"]}]);
+        let roles: [(&str, &[&str], Value); 2] = [("parent", &[], parent), ("heir", &["parent"], heir)];
+
+        assert_eq!(extent(&roles, "heir"), (3, 2));
+        assert_eq!(extent(&roles, "parent"), (2, 1));
+    }
+}

@@ -3,7 +3,10 @@
 //! The certificate is issued by the CA of [`Keys`] when the process starts, and again long before it ends. Connections
 //! that stand keep the one that they began with.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{Stream, stream};
@@ -13,16 +16,20 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 use super::keys::{Keys, KeysError, SERVER_LIFE};
 
 /// Handshakes at one time; more wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
+/// Connections at one time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 24_000;
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Pause after the kernel refuses a connection, most likely for want of file descriptors.
@@ -96,12 +103,56 @@ fn certified(keys: &Keys, hosts: &[String]) -> Result<Arc<CertifiedKey>, TlsErro
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(made.certificate)], key)))
 }
 
+/// A connection, and its place among [`CONNECTIONS`].
+pub(super) struct Connection {
+    stream: TlsStream<TcpStream>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {} // Callers are known by their tokens alone.
+}
+
 /// Connections whose handshake is done. A slow one holds nobody up. Ends with `shutdown`.
 pub(super) fn connections(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     shutdown: CancellationToken,
-) -> impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> + Send {
+) -> impl Stream<Item = io::Result<Connection>> + Send {
     let (done, ready) = mpsc::channel(1);
     tokio::spawn(accept(listener, acceptor, done, shutdown));
     stream::unfold(ready, |mut ready| async move { Some((Ok(ready.recv().await?), ready)) })
@@ -110,16 +161,17 @@ pub(super) fn connections(
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    done: mpsc::Sender<TlsStream<TcpStream>>,
+    done: mpsc::Sender<Connection>,
     shutdown: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(HANDSHAKES));
+    let (handshakes, places) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
+            let handshake = Arc::clone(&handshakes).acquire_owned().await;
+            let place = Arc::clone(&places).acquire_owned().await;
+            (handshake, place, listener.accept().await)
         };
-        let (permit, accepted) = tokio::select! {
+        let (permit, place, accepted) = tokio::select! {
             next = next => next,
             () = shutdown.cancelled() => return,
         };
@@ -131,11 +183,13 @@ async fn accept(
                 continue;
             }
         };
+        let Ok(place) = place else { return }; // Nobody closes the semaphore.
         let _ = connection.set_nodelay(true); // A hint.
         let (handshake, done) = (acceptor.accept(connection), done.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, handshake).await {
-                Ok(Ok(connection)) => {
+                Ok(Ok(stream)) => {
+                    let connection = Connection { stream, _place: place };
                     let _ = done.send(connection).await; // The server is gone: so is the connection.
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),

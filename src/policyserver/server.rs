@@ -26,6 +26,10 @@ use crate::wire::proto::{FromGateway, ObserveRequest};
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A peer that does not answer for so long is gone.
 const ANSWER: Duration = Duration::from_secs(5);
+/// A connection that outlives its streams' lifetimes is one that nobody needs.
+const AGE: Duration = Duration::from_mins(75);
+/// Time for streams to end when the server shuts down; a peer that does not read does not hold it up.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Streams of one connection: a gateway and a replica need one each.
 const STREAMS: u32 = 8;
 /// Largest message of a gateway, in bytes: a chunk of a catalogue.
@@ -104,7 +108,9 @@ impl Server {
         let observe = Observe::new(Arc::clone(&fleet), Arc::clone(&keys), shutdown.clone());
         let follow = Follow::new(identities, outbox, keys, epochs, fleet, shutdown.clone());
         let service = PolicyServer::new(Service { follow, observe }).max_decoding_message_size(MESSAGE_BYTES);
-        let served = tonic::transport::Server::builder()
+        let serving = tonic::transport::Server::builder()
+            .max_connection_age(AGE)
+            .max_connection_age_grace(FAREWELL)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(ANSWER))
             .max_concurrent_streams(Some(STREAMS))
@@ -112,8 +118,15 @@ impl Server {
             .serve_with_incoming_shutdown(
                 connections(listener, acceptor, shutdown.clone()),
                 shutdown.clone().cancelled_owned(),
-            )
-            .await;
+            );
+        let given_up = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let served = tokio::select! {
+            served = serving => served,
+            () = given_up => Ok(()),
+        };
         shutdown.cancel();
         let _ = judging.await; // Its panics are in the log; nothing is left to do.
         Ok(served?)
