@@ -27,7 +27,7 @@ where
     }
 
     /// Everything of the kind, and how new that is.
-    pub(crate) fn set(&self, objects: Vec<K>, version: u64) {
+    pub(crate) fn set(&self, objects: &[K], version: u64) {
         for part in &self.shared.parts {
             let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
             *part.objects.write() = objects.collect();
