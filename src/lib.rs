@@ -34,6 +34,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "operator")]
+pub mod controllers;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "operator")]
@@ -47,7 +49,7 @@ pub mod policyserver;
 pub mod shim;
 #[cfg(feature = "operator")]
 pub mod status;
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "operator"))]
 pub mod telemetry;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -8,6 +8,9 @@
 //! [`Cache::version`] is a `resourceVersion` that the cache is surely not older than. Events carry their own; before a
 //! relist a version is read with a list of one object, so that what the relist leaves out counts as well. Versions of
 //! one kind compare as integers (Kubernetes 1.35, KEP-5504; before that for every etcd-backed server in practice).
+//!
+//! Lists are read from the majority of etcd, so a relist can be older than what was seen only where the cluster's own
+//! history went back, as after a restore of etcd: then the version goes back with it, and [`Cache::rewinds`] counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,6 +72,7 @@ struct Part<K> {
     namespace: Option<String>,
     objects: RwLock<HashMap<Key, Arc<K>>>,
     version: AtomicU64,
+    rewinds: AtomicU64,
     is_listed: watch::Sender<bool>,
     /// How often it was listed.
     lists: watch::Sender<u64>,
@@ -105,6 +109,7 @@ where
             namespace,
             objects: RwLock::default(),
             version: AtomicU64::new(0),
+            rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(false),
             lists: watch::Sender::new(0),
             is_doubted: Notify::new(),
@@ -146,10 +151,15 @@ where
         self.shared.parts.iter().flat_map(of).collect()
     }
 
-    /// The cache is at least as new as this, for objects of `namespace`. Never goes back.
+    /// The cache is at least as new as this, for objects of `namespace`. Goes back only with the cluster's own history.
     pub fn version(&self, namespace: &str) -> u64 {
         let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
         part.map_or(0, |part| part.version.load(Ordering::Acquire))
+    }
+
+    /// How often the cluster's own history went back, as far as this cache has seen.
+    pub fn rewinds(&self) -> u64 {
+        self.shared.parts.iter().map(|part| part.rewinds.load(Ordering::Acquire)).sum()
     }
 
     /// Lists the objects of a namespace anew, so that [`Cache::version`] is at least what the cluster had when this was
@@ -162,6 +172,12 @@ where
         lists.borrow_and_update();
         part.is_doubted.notify_one();
         let _ = lists.changed().await; // Its sender lives in the cache.
+    }
+
+    /// Another number after every change: for what is computed from all objects and kept.
+    pub fn stamp(&self) -> u64 {
+        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow());
+        self.shared.parts.iter().map(of).fold(0, u64::wrapping_add)
     }
 
     /// Tells every change from now on.
@@ -206,7 +222,13 @@ where
             Ok(watcher::Event::InitDone) => {
                 let newest = listed.values().map(|object| resource_version(object.as_ref())).max().unwrap_or(0);
                 *part.objects.write() = std::mem::take(&mut listed);
-                part.version.fetch_max(newest.max(floor), Ordering::AcqRel);
+                if floor != 0 && floor < part.version.load(Ordering::Acquire) {
+                    part.version.store(floor.max(newest), Ordering::Release);
+                    part.rewinds.fetch_add(1, Ordering::AcqRel);
+                    tracing::warn!(kind = %K::kind(&()), floor, "the cluster's history went back");
+                } else {
+                    part.version.fetch_max(newest.max(floor), Ordering::AcqRel);
+                }
                 part.is_listed.send_replace(true);
                 part.lists.send_modify(|lists| *lists += 1);
                 let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
@@ -245,12 +267,48 @@ fn key<K: Resource>(object: &K) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-fn resource_version<K: Resource>(object: &K) -> u64 {
+/// `metadata.resourceVersion` as a number; 0, which claims nothing, where it is none.
+pub(super) fn resource_version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// Nobody here reads who wrote which field, and it is a third of an object.
+/// Nobody here reads who wrote which field, which is a third of an object, nor kubectl's copy of the whole of it.
 fn trimmed<K: Resource>(mut object: K) -> K {
     object.managed_fields_mut().clear();
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
     object
 }
+
+#[cfg(test)]
+#[path = "watch/fixture.rs"]
+mod fixture;
+
+#[cfg(test)]
+impl<K: Resource + Clone> Cache<K> {
+    /// A cache that nothing follows: a test says what is in it.
+    pub(crate) fn detached() -> Self {
+        let part = Part {
+            namespace: None,
+            objects: RwLock::default(),
+            version: AtomicU64::new(0),
+            rewinds: AtomicU64::new(0),
+            is_listed: watch::Sender::new(true),
+            lists: watch::Sender::new(1),
+            is_doubted: Notify::new(),
+        };
+        Self { shared: Arc::new(Shared { parts: vec![part], changes: broadcast::Sender::new(CHANGES) }) }
+    }
+
+    /// Everything of the kind, and how new that is.
+    pub(crate) fn set(&self, objects: Vec<K>, version: u64) {
+        for part in &self.shared.parts {
+            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
+            *part.objects.write() = objects.collect();
+            part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -60,3 +60,6 @@ pub struct Caches {
 pub fn endpoint(namespace: &str, server: &str) -> String {
     format!("https://{server}.{namespace}.svc:8443/mcp")
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,11 @@ pub const INVALID_SUBJECT: &str = "InvalidSubject";
 pub const INVALID_KEYS: &str = "InvalidKeys";
 /// `podTemplate` touches what belongs to the gateway, or is no pod template. Remove what the message names.
 pub const INVALID_POD_TEMPLATE: &str = "InvalidPodTemplate";
+/// `port` is one at which the gateway itself listens in the same pod. Let the server listen on another.
+pub const PORT_TAKEN: &str = "PortTaken";
+/// Kubernetes refuses an object that Toolgate makes for the server; the message says which and why. Correct what it
+/// names.
+pub const OBJECT_REFUSED: &str = "ObjectRefused";
 /// Roles inherit each other in a circle and grant nothing. Remove one of the lines.
 pub const INHERITANCE_CYCLE: &str = "InheritanceCycle";
 /// A subject names no issuer and the namespace has several. Set `issuer`.

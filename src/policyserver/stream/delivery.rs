@@ -45,6 +45,8 @@ impl Delivery {
                 version.clone_from(&parcel.version);
                 Next::Still(parcel.version.clone())
             }
+            // The cluster's history went back, and its new epoch is not there yet.
+            Some((_, version)) if parcel.version.goes_back(version) => Next::Behind,
             Some((hash, version)) => {
                 parcel.packed.hash.clone_into(hash);
                 version.clone_from(&parcel.version);
@@ -58,9 +60,9 @@ impl Delivery {
         }
     }
 
-    /// What the gateway came with.
+    /// The newest version that the gateway has lived under, as far as this replica knows.
     pub(in crate::policyserver) fn floor(&self) -> Option<&Version> {
-        self.floor.as_ref()
+        self.sent.as_ref().map(|(_, version)| version).or(self.floor.as_ref())
     }
 }
 
@@ -71,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::policyserver::fixture::snapshot;
-    use crate::wire::{Packed, open};
+    use crate::wire::{Packer, open};
 
     fn version(role: u64) -> Version {
         Version { epoch: 1, seen: BTreeMap::from([("McpRole".to_owned(), role)]) }
@@ -82,7 +84,11 @@ mod tests {
     }
 
     fn parcel(tool: &str, told: u64, judged: u64) -> Parcel {
-        Parcel::new(Arc::new(Packed::new(&snapshot(tool), &[]).unwrap()), version(told), version(judged))
+        Parcel::new(
+            Arc::new(Packer::new().unwrap().pack(&snapshot(tool), &[]).unwrap()),
+            version(told),
+            version(judged),
+        )
     }
 
     fn sent(next: &Next) -> u64 {
@@ -113,6 +119,20 @@ mod tests {
 
         assert_eq!(delivery.next(&parcel("a", 60, 60), &signer()), Next::Still(version(60)));
         assert_eq!(delivery.next(&parcel("a", 60, 65), &signer()), Next::Nothing);
+    }
+
+    /// The gateway would refuse it, and then be told that it still holds.
+    #[test]
+    fn a_new_snapshot_of_an_older_version_waits_for_its_epoch() {
+        let mut delivery = Delivery::new(None);
+        delivery.next(&parcel("a", 50, 50), &signer());
+
+        assert_eq!(delivery.next(&parcel("b", 3, 3), &signer()), Next::Behind);
+        let packed = parcel("b", 3, 3).packed;
+        let next_epoch = Version { epoch: 2, ..version(3) };
+        let parcel = Parcel::new(packed, next_epoch.clone(), next_epoch);
+
+        assert_eq!(sent(&delivery.next(&parcel, &signer())), 3);
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! The caches of this process, each kind watched once.
+//!
+//! Owns which kinds are watched and by which labels. Of users' own objects beside the four kinds only Services are
+//! watched, and the ConfigMaps that bear a label for it; Secrets never are.
+
+use futures::future;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
+
+use crate::api::{McpGateway, McpRole, McpServer, McpTool};
+
+use super::labels::{self, KEY_SETS};
+use super::watch::{Cache, Scope};
+
+/// Everything that the operator believes of the cluster.
+#[derive(Clone)]
+pub struct Caches {
+    /// McpServers.
+    pub servers: Cache<McpServer>,
+    /// McpTools.
+    pub tools: Cache<McpTool>,
+    /// McpRoles.
+    pub roles: Cache<McpRole>,
+    /// McpGateways.
+    pub gateways: Cache<McpGateway>,
+    /// Pods of servers.
+    pub pods: Cache<Pod>,
+    /// Our Deployments.
+    pub deployments: Cache<Deployment>,
+    /// Services: ours, and those that servers name as their source.
+    pub services: Cache<Service>,
+    /// Our ServiceAccounts.
+    pub service_accounts: Cache<ServiceAccount>,
+    /// Our ConfigMaps.
+    pub config_maps: Cache<ConfigMap>,
+    /// Users' ConfigMaps with key sets and certificates.
+    pub key_sets: Cache<ConfigMap>,
+    /// Our NetworkPolicies.
+    pub network_policies: Cache<NetworkPolicy>,
+    /// Our PodDisruptionBudgets.
+    pub disruption_budgets: Cache<PodDisruptionBudget>,
+}
+
+impl Caches {
+    /// The caches, and the future that keeps them; see [`Cache::new`].
+    pub fn new(client: &Client, scope: &Scope) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let owned = labels::owned();
+        let (servers, a) = Cache::new(client, scope, "");
+        let (tools, b) = Cache::new(client, scope, "");
+        let (roles, c) = Cache::new(client, scope, "");
+        let (gateways, d) = Cache::new(client, scope, "");
+        let (pods, e) = Cache::new(client, scope, labels::SERVER);
+        let (deployments, f) = Cache::new(client, scope, &owned);
+        let (services, g) = Cache::new(client, scope, "");
+        let (service_accounts, h) = Cache::new(client, scope, &owned);
+        let (config_maps, i) = Cache::new(client, scope, &owned);
+        let (network_policies, j) = Cache::new(client, scope, &owned);
+        let (key_sets, l) = Cache::new(client, scope, KEY_SETS);
+        let (disruption_budgets, k) = Cache::new(client, scope, &owned);
+        let caches = Self {
+            servers,
+            tools,
+            roles,
+            gateways,
+            pods,
+            deployments,
+            services,
+            service_accounts,
+            config_maps,
+            key_sets,
+            network_policies,
+            disruption_budgets,
+        };
+        let keep = async move {
+            let policy = future::join4(a, b, c, d);
+            let owned = future::join(future::join4(e, f, g, h), future::join4(i, j, k, l));
+            future::join(policy, owned).await;
+        };
+        (caches, keep)
+    }
+
+    /// Waits until every cache is full: a half-filled one would revoke what is granted and delete what is wanted.
+    pub async fn ready(&self) {
+        let policy = future::join4(self.servers.ready(), self.tools.ready(), self.roles.ready(), self.gateways.ready());
+        let workloads = future::join3(self.pods.ready(), self.deployments.ready(), self.services.ready());
+        let rest = future::join4(
+            self.service_accounts.ready(),
+            self.config_maps.ready(),
+            self.network_policies.ready(),
+            self.disruption_budgets.ready(),
+        );
+        future::join4(policy, workloads, rest, self.key_sets.ready()).await;
+    }
+}
