@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -17,7 +17,7 @@ help: ## List the targets
 test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
-	@$(MAKE) tools
+	@$(MAKE) tools cluster-api
 	@$(MAKE) clippy
 	@$(MAKE) build-tests
 	@$(MAKE) fuzz
@@ -59,6 +59,14 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 
 build-tests: # Before anything runs, so that what does not compile fails early
 	$(CARGO) test --locked --no-run
+
+# Kept in ~/.cache/toolgate-test. Go's own cache holds what is shared between the two.
+cluster-api: ## Build etcd and Kubernetes for the tests against an API server, once (5 minutes on 2 idle cores)
+	tests/cluster/up build api
+
+test-cluster: cluster-api ## The tests against a real API server alone
+	$(CARGO) build --locked --bins --examples
+	$(CARGO) test --locked --test cluster
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	fuzz/run $(FUZZ_SECONDS)

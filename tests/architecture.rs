@@ -58,6 +58,7 @@ const EDGES: &[Edge] = &[
     // Pure rooms: what they compute depends on their arguments alone.
     Edge { within: "policy/", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/protocol/", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "status/", but: &[], forbids: IMPURE, allows: &[] },
     // A deeper stack for the parser is all that a thread is for: it is joined where it is made.
     Edge { within: "policy/", but: &["policy/condition.rs"], forbids: &["std::thread"], allows: &[] },
     Edge { within: "gateway/protocol/", but: &[], forbids: &["std::thread"], allows: &[] },
@@ -121,10 +122,43 @@ const EDGES: &[Edge] = &[
             "crate::gateway::protocol::methods::Class",
         ],
     },
+    // What is said of objects is made from plain data; of the policy server only from what it hands out.
+    Edge {
+        within: "status/",
+        but: &[],
+        forbids: &[
+            "crate::controllers",
+            "crate::gateway",
+            "crate::kubernetes",
+            "crate::local",
+            "crate::policyserver",
+            "crate::telemetry",
+            "crate::wire",
+            "std::thread",
+        ],
+        allows: &[
+            "crate::policyserver::fleet::Acked",
+            "crate::policyserver::fleet::Offer",
+            "crate::policyserver::fleet::OfferedTool",
+            "crate::policyserver::fleet::Report",
+            "crate::policyserver::index::Published",
+            "crate::policyserver::index::Reach",
+            "crate::policyserver::index::Refusal",
+        ],
+    },
     Edge {
         within: "api/",
         but: &[],
-        forbids: &["crate::policy", "crate::gateway", "crate::local", "crate::telemetry"],
+        forbids: &[
+            "crate::policy",
+            "crate::gateway",
+            "crate::local",
+            "crate::telemetry",
+            "crate::status",
+            "crate::policyserver",
+            "crate::kubernetes",
+            "crate::controllers",
+        ],
         allows: &[],
     },
 ];
@@ -322,6 +356,8 @@ fn a_forbidden_name_is_found_however_it_is_written() {
         ("gateway/protocol/sse.rs", "fn f() { assert!(x, \"{}\", tokio::time::sleep(D)); }", "tokio::time::sleep"),
         ("telemetry/metrics.rs", "use crate::gateway::audit::{Outcome, Record};", "crate::gateway::audit::Record"),
         ("api/mod.rs", "pub use crate::policy::Snapshot;", "crate::policy::Snapshot"),
+        ("status/server.rs", "use crate::policyserver::fleet::Fleet;", "crate::policyserver::fleet::Fleet"),
+        ("status/mod.rs", "fn f() { jiff::Timestamp::now(); }", "jiff::Timestamp::now"),
     ] {
         let found = crossings(file, source);
         assert!(found.iter().any(|found| found == &format!("{file}:1 names {expected}")), "{source}: {found:?}");
@@ -333,6 +369,7 @@ fn a_forbidden_name_is_found_however_it_is_written() {
 fn a_permitted_name_is_not_found() {
     for (file, source) in [
         ("policy/parse.rs", "use crate::api::McpServer;"),
+        ("status/server.rs", "use crate::policyserver::fleet::{Offer, Report};"),
         ("policy/decide.rs", "use std::time::Duration; fn f(tokio: u8) -> u8 { tokio }"),
         ("policy/decide.rs", "#[cfg(test)] mod tests { use crate::api::McpServer; use std::fs; }"),
         ("policy/decide.rs", "mod tokio { pub fn f() {} } fn g() { tokio::f(); self::tokio::f(); }"),

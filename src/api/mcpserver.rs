@@ -59,8 +59,10 @@ pub struct McpServerSpec {
     pub pod_template: BTreeMap<String, Value>,
     /// How many pods run the server. Unset: one, or as many as `kubectl scale` or an autoscaler asked for last. 0 stops
     /// it. No effect on a laptop.
+    // The server writes the default: without a value it answers no question about the scale. An author who never set
+    // the field does not own it, so applying again reverts no scaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: Option<i32>,
     /// The McpGateway of this namespace whose issuers are trusted. Default: the one named `default`. If it does not
     /// exist, no token is accepted.

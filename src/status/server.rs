@@ -196,7 +196,3 @@ fn usable(facts: &ServerFacts<'_>, offer: &Offer) -> usize {
     };
     tools + offer.prompts + offer.resources
 }
-
-/// The conditions that every McpServer has, whatever is known; `AVAILABLE` and the rest only have other values.
-#[cfg(test)]
-pub(super) const ALWAYS: &[&str] = &[READY, ACCEPTED, RESOLVED_REFS, AVAILABLE, ISOLATED, DISCOVERED, PROGRAMMED];

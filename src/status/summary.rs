@@ -35,11 +35,13 @@ pub(super) fn progress(conditions: &mut Vec<Seen>, generation: i64, is_rolling: 
     let added = if let Some(cause) = stalled {
         Some(Seen { kind: STALLED, status: Status::True, ..cause.clone() })
     } else {
-        let older = conditions.iter().find(|seen| seen.generation < generation);
         let waits = |kind| find(kind).filter(|seen: &&Seen| seen.status != Status::True && !is_at_rest(seen));
-        let cause = older.or_else(|| [ACCEPTED, AVAILABLE, PROGRAMMED].into_iter().find_map(waits));
-        match cause {
+        match [ACCEPTED, AVAILABLE, PROGRAMMED].into_iter().find_map(waits) {
             Some(cause) => Some(Seen { kind: RECONCILING, status: Status::True, generation, ..cause.clone() }),
+            None if conditions.iter().any(|seen| seen.generation < generation) => {
+                let message = format!("generation {generation} is not in force yet");
+                Some(seen(RECONCILING, Status::True, reason::PENDING, message, generation))
+            }
             None if is_rolling => {
                 let message = "pods are being replaced or added";
                 Some(seen(RECONCILING, Status::True, reason::ROLLING_OUT, message, generation))
