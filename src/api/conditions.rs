@@ -185,4 +185,21 @@ mod tests {
         let long = Seen { message: "ä".repeat(MESSAGE_CHARACTERS + 1), ..seen(Status::True, reason::READY, 1) };
         assert_eq!(advance(&[], vec![long], at(1))[0].message.chars().count(), MESSAGE_CHARACTERS);
     }
+
+    /// Scripts and people look reasons up there.
+    #[test]
+    fn every_reason_and_type_is_documented() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+        let docs = read("docs/status.md");
+        let source = read("src/api/conditions.rs") + &read("src/api/conditions/reason.rs");
+        let words: Vec<&str> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .collect();
+        assert!(words.len() > 60, "{}", words.len());
+        for word in words {
+            assert!(docs.contains(&format!("`{word}`")), "docs/status.md does not tell what `{word}` means");
+        }
+    }
 }

@@ -63,9 +63,8 @@ pub struct Issuer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<Oidc>,
     /// The cluster itself: tokens of ServiceAccounts, whose audience is the URL of the endpoint. McpRoles name the
-    /// callers with subjects of kind `ServiceAccount`; their groups are those of Kubernetes, for example
-    /// `system:serviceaccounts:ci`. On a laptop there are none, and identities of the overlay stand in. It has no
-    /// members: write `{}`.
+    /// callers with subjects of kind `ServiceAccount`. On a laptop there are none, and identities of the overlay stand
+    /// in. It has no members: write `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccounts>,
 }
@@ -119,8 +118,9 @@ pub struct Jwks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     pub inline: Option<String>,
-    /// A ConfigMap of this namespace that holds a JWK set as JSON text, with public keys only. A change of it is in
-    /// force at once. Not read on a laptop.
+    /// A ConfigMap of this namespace that holds a JWK set as JSON text, with public keys only. It needs the label
+    /// `toolgate.dev/jwks: "true"`, without which it is not read. A change of it is in force at once. Not read on a
+    /// laptop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKey>,
 }

@@ -107,10 +107,7 @@ fn while_a_generation_is_not_judged_the_one_before_keeps_its_word() {
         let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
         assert_eq!(condition.observed_generation, Some(1), "{kind} must not speak of what nobody has judged");
     }
-    assert_eq!(
-        (status.observed_generation, said(&status.conditions, RECONCILING).as_str()),
-        (Some(1), "True/Pending")
-    );
+    assert_eq!((status.observed_generation, said(&status.conditions, RECONCILING).as_str()), (Some(1), "True/Pending"));
 }
 
 #[test]

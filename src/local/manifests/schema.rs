@@ -197,3 +197,28 @@ fn unique(list: &Value, items: &[Value], pointer: &str, faults: &mut Vec<Fault>)
         seen.push(identity);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(kind: &str, spec: &Value) -> Vec<String> {
+        let object =
+            json!({"apiVersion": "toolgate.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        Schemas::shared().check(kind, &object).into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn an_object_without_members_has_none() {
+        let issuers = |accounts: Value| json!({"issuers": [{"name": "a", "serviceAccounts": accounts}]});
+        assert_eq!(faults("McpGateway", &issuers(json!({}))), Vec::<String>::new());
+        assert_eq!(faults("McpGateway", &issuers(json!({"x": 1}))), ["/spec/issuers/0/serviceAccounts/x"]);
+    }
+
+    #[test]
+    fn what_is_not_ours_to_know_is_left_alone() {
+        let spec =
+            json!({"source": {"remote": {"url": "https://a"}}, "podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}});
+        assert_eq!(faults("McpServer", &spec), Vec::<String>::new());
+    }
+}

@@ -133,18 +133,22 @@ fn a_relative_program_counts_from_the_working_directory() {
 }
 
 #[test]
-fn an_image_needs_a_command_or_a_url_and_a_remote_server_neither() {
+fn an_image_or_service_needs_a_command_or_a_url_and_a_remote_server_neither() {
     let http = json!({"container": {"image": "example/web:1", "transport": "StreamableHttp", "port": 80}});
     let remote = json!({"remote": {"url": "https://far.example.com/mcp"}});
+    let service = json!({"service": {"name": "github-mcp", "port": 8000}});
     let folder = Folder::default().stdio("files").server("default", "web", &http).server("default", "far", &remote);
+    let folder = folder.server("default", "near", &service).server("default", "there", &service);
+    let folder = folder.overlay("servers: {there: {url: \"http://127.0.0.1:9/mcp\"}}");
 
     let (desired, problems) = folder.plan(&Desired::default());
 
-    assert_eq!(desired.servers.keys().collect::<Vec<_>>(), ["far"]);
+    assert_eq!(desired.servers.keys().collect::<Vec<_>>(), ["far", "there"]);
     let far = http::Config { url: "https://far.example.com/mcp".to_owned(), ca: None };
     assert_eq!(desired.servers["far"].config, Config::Http(far));
     let text = messages(&problems);
     assert!(text.contains("servers.files is missing: an image is not run on a laptop: add the `command`"), "{text}");
+    assert!(text.contains("servers.near is missing: a Service of the cluster is not reached from a laptop"), "{text}");
     assert!(text.contains("servers.web is missing: an image is not run on a laptop: start it yourself"), "{text}");
     assert!(problems.iter().all(|problem| problem.file.ends_with("toolgate.local.yaml")));
 }

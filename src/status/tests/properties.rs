@@ -24,7 +24,7 @@ fn any_report(pod: &'static str) -> impl Strategy<Value = Option<Report>> {
         if acked.is_none() {
             report.acked = None;
         }
-        Report { refused, is_isolated, catalogue, ..report }
+        Report { refused, catalogue, is_isolated, ..report }
     });
     prop::option::of(report)
 }
