@@ -78,11 +78,6 @@ impl View {
     pub(super) fn published(&self) -> Option<&Arc<Published>> {
         self.published.as_ref()
     }
-
-    /// `metadata.uid` of the pods that are Ready.
-    pub(super) fn ready(&self) -> &BTreeSet<String> {
-        &self.ready
-    }
 }
 
 impl Context {

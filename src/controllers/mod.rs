@@ -11,6 +11,8 @@ mod mcptool;
 mod queues;
 mod report;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

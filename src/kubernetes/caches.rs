@@ -95,3 +95,55 @@ impl Caches {
         future::join4(policy, workloads, rest, self.key_sets.ready()).await;
     }
 }
+
+#[cfg(test)]
+impl Caches {
+    /// Caches that nothing follows: a test says what is in them.
+    pub(crate) fn detached() -> Self {
+        Self {
+            servers: Cache::detached(),
+            tools: Cache::detached(),
+            roles: Cache::detached(),
+            gateways: Cache::detached(),
+            pods: Cache::detached(),
+            deployments: Cache::detached(),
+            services: Cache::detached(),
+            service_accounts: Cache::detached(),
+            config_maps: Cache::detached(),
+            key_sets: Cache::detached(),
+            network_policies: Cache::detached(),
+            disruption_budgets: Cache::detached(),
+        }
+    }
+
+    /// Lists everything anew.
+    pub(crate) fn read(&self, fake: &super::fake::Fake) {
+        fn list<K: super::apply::Object>(
+            fake: &super::fake::Fake,
+            resource: &str,
+            label: Option<(&str, Option<&str>)>,
+            cache: &Cache<K>,
+        ) {
+            let selected = |object: &serde_json::Value| {
+                label.is_none_or(|(name, value)| {
+                    let found = object["metadata"]["labels"][name].as_str();
+                    found.is_some() && value.is_none_or(|value| found == Some(value))
+                })
+            };
+            let objects = fake.all(resource).into_iter().filter(selected);
+            cache.set(objects.map(|object| serde_json::from_value(object).unwrap()).collect(), fake.version());
+        }
+        let owned = Some((labels::MANAGED_BY, Some(labels::TOOLGATE)));
+        list(fake, "apis/toolgate.dev/v1alpha1/mcpservers", None, &self.servers);
+        list(fake, "apis/toolgate.dev/v1alpha1/mcptools", None, &self.tools);
+        list(fake, "apis/toolgate.dev/v1alpha1/mcproles", None, &self.roles);
+        list(fake, "apis/toolgate.dev/v1alpha1/mcpgateways", None, &self.gateways);
+        list(fake, "api/v1/pods", Some((labels::SERVER, None)), &self.pods);
+        list(fake, "apis/apps/v1/deployments", owned, &self.deployments);
+        list(fake, "api/v1/services", None, &self.services);
+        list(fake, "api/v1/serviceaccounts", owned, &self.service_accounts);
+        list(fake, "api/v1/configmaps", owned, &self.config_maps);
+        list(fake, "apis/networking.k8s.io/v1/networkpolicies", owned, &self.network_policies);
+        list(fake, "apis/policy/v1/poddisruptionbudgets", owned, &self.disruption_budgets);
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Time between two readings.
-const PERIOD: Duration = Duration::from_secs(300);
+const PERIOD: Duration = Duration::from_mins(5);
 /// Least time between two readings.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Time for one reading.

@@ -59,15 +59,14 @@ fn own(compiler: &Compiler<'_>, role: &str) -> Reached {
         let reference = RuleRef { role: role.into(), index };
         let allows = bare.effect == Effect::Allow;
         // What does not compile allows nothing.
-        let compiled = CompiledRule::compile(&bare, reference, 0).ok().filter(|_| allows);
+        let allow = CompiledRule::compile(&bare, reference, 0).ok().filter(|_| allows);
         let mut first_tool = 0;
         for (position, (name, server)) in compiler.servers().enumerate() {
             let tools = compiler.tools_of(name);
             if rule.concerns(name, &server.labels) {
                 insert(&mut reached.servers, position);
-                let allowed = |tool: &Tool| {
-                    compiled.as_ref().is_some_and(|rule| rule.names(&Subject::Tool(&tool.name, Some(tool))))
-                };
+                let allowed =
+                    |tool: &Tool| allow.as_ref().is_some_and(|rule| rule.names(&Subject::Tool(&tool.name, Some(tool))));
                 let positions = (first_tool..).zip(tools).filter(|(_, declared)| allowed(&declared.tool));
                 positions.for_each(|(position, _)| insert(&mut reached.tools, position));
             }

@@ -146,7 +146,7 @@ impl Policy {
 
     /// Compiles everything that can be compiled. Total: any snapshot loads or gives an error.
     pub fn load(snapshot: Snapshot) -> Result<Self, LoadError> {
-        let Parts { by_name, by_exposed_name, roles: role_index, rules } = Parts::of(&snapshot, None)?;
+        let Parts { by_name, by_exposed_name, role_index, rules } = Parts::of(&snapshot, None)?;
 
         let naming = |tool: &Tool| {
             let subject = Subject::Tool(&tool.name, Some(tool));
@@ -246,7 +246,7 @@ const PROVEN: usize = 4096;
 struct Parts {
     by_name: HashMap<String, usize>,
     by_exposed_name: HashMap<String, usize>,
-    roles: Roles,
+    role_index: Roles,
     rules: Vec<CompiledRule>,
 }
 
@@ -264,9 +264,9 @@ impl Parts {
         index("issuer URL", snapshot.issuers.iter().map(|issuer| issuer.url.as_str()))?;
         let by_name = index("tool", snapshot.tools.iter().map(|tool| tool.name.as_str()))?;
         let by_exposed_name = index("exposed tool", snapshot.tools.iter().map(exposed_name))?;
-        let roles = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
+        let role_index = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
         let rules = compile_rules(snapshot, proven)?;
-        Ok(Self { by_name, by_exposed_name, roles, rules })
+        Ok(Self { by_name, by_exposed_name, role_index, rules })
     }
 }
 

@@ -28,11 +28,11 @@ const BEGAN: &str = "epoch-began";
 /// The epoch of a new cluster.
 const FIRST: u64 = 1;
 /// Least time between two epochs.
-const APART: Duration = Duration::from_secs(10 * 60);
+const APART: Duration = Duration::from_mins(10);
 /// Least time between two looks at claims.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Time for listing anew.
-const LIST: Duration = Duration::from_secs(60);
+const LIST: Duration = Duration::from_mins(1);
 /// Most namespaces whose claims are kept; others claim again.
 const CLAIMS: usize = 256;
 
@@ -197,27 +197,27 @@ async fn refresh(caches: &Caches, namespace: &str, claim: &Version) {
     tokio::join!(
         async {
             if is_ahead("McpServer") {
-                servers.refresh(namespace).await
+                servers.refresh(namespace).await;
             }
         },
         async {
             if is_ahead("McpTool") {
-                tools.refresh(namespace).await
+                tools.refresh(namespace).await;
             }
         },
         async {
             if is_ahead("McpRole") {
-                roles.refresh(namespace).await
+                roles.refresh(namespace).await;
             }
         },
         async {
             if is_ahead("McpGateway") {
-                gateways.refresh(namespace).await
+                gateways.refresh(namespace).await;
             }
         },
         async {
             if is_ahead("ConfigMap") {
-                config_maps.refresh(namespace).await
+                config_maps.refresh(namespace).await;
             }
         },
     );

@@ -34,13 +34,13 @@ const CA: &str = "ca.crt";
 /// Length of the root, and of everything derived, in bytes.
 const KEY_BYTES: usize = 32;
 /// How long the CA is good for.
-const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 /// How long the certificate of a policy server is good for.
-pub const SERVER_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const SERVER_LIFE: Duration = Duration::from_hours(30 * 24);
 /// How long the certificate of a gateway is good for.
-pub const GATEWAY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const GATEWAY_LIFE: Duration = Duration::from_hours(24);
 /// Certificates begin this much earlier: clocks differ.
-const SKEW: Duration = Duration::from_secs(60 * 60);
+const SKEW: Duration = Duration::from_hours(1);
 /// Longest certificate signing request, in bytes.
 const REQUEST_BYTES: usize = 8 << 10;
 

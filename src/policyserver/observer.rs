@@ -45,7 +45,7 @@ const PORT: &str = "policy";
 pub enum Replicas {
     /// At these addresses.
     At(BTreeSet<SocketAddr>),
-    /// Behind a Service: the cache holds its EndpointSlices (label `kubernetes.io/service-name`).
+    /// Behind a Service: the cache holds its `EndpointSlice`s (label `kubernetes.io/service-name`).
     Behind(Cache<EndpointSlice>),
 }
 
@@ -81,7 +81,6 @@ impl Observer {
             Replicas::Behind(slices) => Some(slices.changes()),
         };
         let mut is_listed = matches!(replicas, Replicas::At(_));
-        let mut purge = None;
         loop {
             let now = match &replicas {
                 Replicas::At(addresses) => addresses.clone(),
@@ -98,7 +97,7 @@ impl Observer {
             if !*fleet.is_complete().borrow() && (has_all || Instant::now() >= deadline) {
                 fleet.complete();
             }
-            purge = ear.merge.lock().purge(Instant::now()).or(purge.filter(|at| *at > Instant::now()));
+            let purge = ear.merge.lock().purge(Instant::now());
             let look = Instant::now() + Duration::from_secs(1);
             tokio::select! {
                 () = listed(&replicas), if !is_listed => is_listed = true,
@@ -126,13 +125,13 @@ async fn moved(moves: &mut Option<crate::kubernetes::watch::Changes>) {
     }
 }
 
-/// The addresses in EndpointSlices, ready or not: a replica that is about to end still has gateways.
+/// The addresses in `EndpointSlice`s, ready or not: a replica that is about to end still has gateways.
 fn addresses(slices: &[Arc<EndpointSlice>]) -> BTreeSet<SocketAddr> {
     let mut found = BTreeSet::new();
     for slice in slices {
         let ports = slice.ports.as_deref().unwrap_or_default();
         let named = ports.iter().find(|port| port.name.as_deref() == Some(PORT));
-        let port = named.or(ports.first()).and_then(|port| u16::try_from(port.port?).ok());
+        let port = named.or_else(|| ports.first()).and_then(|port| u16::try_from(port.port?).ok());
         let Some(port) = port else { continue };
         let texts = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         let parsed = texts.filter_map(|address| address.parse::<IpAddr>().ok());
@@ -220,7 +219,8 @@ impl Ear {
     fn told(&self, connection: u64, gateway: proto::Gateway) {
         let mut merge = self.merge.lock();
         let target = Target { namespace: gateway.namespace.clone(), server: gateway.server.clone() };
-        let read = report(gateway.clone(), merge.last(connection, &target, &gateway.pod));
+        let pod = gateway.pod.clone();
+        let read = report(gateway, merge.last(connection, &target, &pod));
         if let Some((target, report)) = read {
             merge.put(connection, &target, report);
         }

@@ -37,9 +37,9 @@ const STREAMS: usize = 20_000;
 /// Time for the hello.
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a stream lives at least, so that gateways spread over replicas again.
-const LIFE: Duration = Duration::from_secs(30 * 60);
+const LIFE: Duration = Duration::from_mins(30);
 /// How much longer, at random.
-const MORE_LIFE: Duration = Duration::from_secs(30 * 60);
+const MORE_LIFE: Duration = Duration::from_mins(30);
 /// Answers to signing requests that may wait for the connection; more requests wait unread.
 const CERTIFICATES: usize = 2;
 /// Longest text of a gateway that is kept, in bytes.

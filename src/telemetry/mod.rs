@@ -3,6 +3,8 @@
 //!
 //! Knows the gateway's enums that become labels, and nothing else of it. Never decides anything.
 
+#[cfg(feature = "operator")]
+pub mod admin;
 #[cfg(feature = "gateway")]
 mod labels;
 pub mod link;

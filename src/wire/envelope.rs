@@ -112,32 +112,44 @@ pub enum OpenError {
 
 /// Compresses and signs a snapshot.
 pub fn seal(snapshot: &Snapshot, version: &Version, requires: &[String], signer: &Signer) -> Result<Bytes, SealError> {
-    Ok(Packed::new(snapshot, requires)?.seal(version, signer))
+    Ok(Packer::new()?.pack(snapshot, requires)?.seal(version, signer))
 }
 
-impl Packed {
-    /// Compresses a snapshot.
-    pub fn new(snapshot: &Snapshot, requires: &[String]) -> Result<Self, SealError> {
-        Self::of_canonical(snapshot, &snapshot.canonical(), requires)
+/// Compresses snapshots, one after the other: to set the compressor up costs as much as one of them.
+pub struct Packer(zstd::bulk::Compressor<'static>);
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Packer")
+    }
+}
+
+impl Packer {
+    /// Sets a compressor up.
+    pub fn new() -> Result<Self, SealError> {
+        zstd::bulk::Compressor::new(LEVEL).map(Self).map_err(SealError::Compress)
     }
 
-    /// As [`Packed::new`], for who has [`Snapshot::canonical`] at hand.
-    pub fn of_canonical(snapshot: &Snapshot, canonical: &[u8], requires: &[String]) -> Result<Self, SealError> {
+    /// Compresses a snapshot. `requires` is what a gateway must understand to enforce it.
+    pub fn pack(&mut self, snapshot: &Snapshot, requires: &[String]) -> Result<Packed, SealError> {
+        let canonical = snapshot.canonical();
         fits(canonical.len(), SNAPSHOT_BYTES)?;
-        let compressed = zstd::bulk::compress(canonical, LEVEL).map_err(SealError::Compress)?;
+        let compressed = self.0.compress(&canonical).map_err(SealError::Compress)?;
         fits(compressed.len(), COMPRESSED_BYTES)?;
         let mut requires = requires.to_vec();
         requires.sort();
         requires.dedup();
-        Ok(Self {
+        Ok(Packed {
             target: snapshot.target.clone(),
             format: snapshot.format,
             requires,
-            hash: hash(canonical),
+            hash: hash(&canonical),
             compressed: compressed.into(),
         })
     }
+}
 
+impl Packed {
     /// Signs the snapshot with the version that it is true at.
     pub fn seal(&self, version: &Version, signer: &Signer) -> Bytes {
         let envelope = proto::Envelope {

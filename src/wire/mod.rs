@@ -10,12 +10,12 @@ pub mod envelope;
 pub mod keys;
 mod version;
 
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::or_fun_call)] // Generated; documented in the proto.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::or_fun_call)] // Generated; documented in the proto.
 pub mod proto {
     tonic::include_proto!("toolgate.policy.v1");
 }
 
-pub use envelope::{OpenError, Opened, Packed, SealError, open, seal};
+pub use envelope::{OpenError, Opened, Packed, Packer, SealError, open, seal};
 pub use keys::{KeyError, Signer, VerifyKey};
 pub use version::VersionError;
 

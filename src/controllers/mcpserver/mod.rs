@@ -14,8 +14,6 @@ mod pods;
 mod registration;
 mod revision;
 mod template;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,15 +24,15 @@ const DIGEST: &str = "toolgate.dev/definition-digest";
 
 /// McpTools to make and to delete.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Registration {
+pub(super) struct Registration {
     /// To make.
-    pub create: Vec<McpTool>,
+    pub(super) create: Vec<McpTool>,
     /// To delete: a person declares the same.
-    pub delete: Vec<Arc<McpTool>>,
+    pub(super) delete: Vec<Arc<McpTool>>,
 }
 
 /// `tools` are those of the server's namespace.
-pub fn register(server: &McpServer, offer: Option<&Offer>, tools: &[Arc<McpTool>]) -> Registration {
+pub(super) fn register(server: &McpServer, offer: Option<&Offer>, tools: &[Arc<McpTool>]) -> Registration {
     let of_server = tools.iter().filter(|tool| tool.spec.server_ref.name == server.name());
     let (ours, theirs): (Vec<_>, Vec<_>) = of_server.partition(|tool| is_registered(tool));
     let declared: BTreeSet<&str> = theirs.iter().map(|tool| tool.spec.tool_name.as_str()).collect();

@@ -22,7 +22,7 @@ use crate::policyserver::index::{Judgement, Published, Reach, Refusal};
 use crate::policyserver::keys::Keys;
 use crate::policyserver::outbox::{Outbox, Parcel};
 use crate::policyserver::{Caches, endpoint};
-use crate::wire::{Packed, SealError};
+use crate::wire::{Packed, Packer, SealError};
 
 /// All that is known from one judgement to the next.
 #[derive(Default)]
@@ -30,8 +30,15 @@ pub(super) struct Bench {
     gatherer: Gatherer,
     prints: HashMap<String, u64>,
     namespaces: HashMap<String, Namespace>,
-    proven: Proven,
+    tools: Tools,
     is_begun: bool,
+}
+
+/// What makes the second server cheaper than the first.
+#[derive(Default)]
+struct Tools {
+    proven: Proven,
+    packer: Option<Packer>,
 }
 
 /// What is said of the objects of one namespace.
@@ -87,8 +94,8 @@ impl Bench {
                 continue;
             }
             let state = self.namespaces.entry(namespace.clone()).or_default();
-            let proven = &mut self.proven;
-            match catch_unwind(AssertUnwindSafe(|| state.judge(namespace, &gathered, proven, keys))) {
+            let tools = &mut self.tools;
+            match catch_unwind(AssertUnwindSafe(|| state.judge(namespace, &gathered, tools, keys))) {
                 Ok(world) => worlds.push((namespace, world)),
                 // What was said last stays; so does its version, for it is not known to be true any more.
                 Err(_) => {
@@ -148,7 +155,7 @@ impl Bench {
 }
 
 impl Namespace {
-    fn judge(&mut self, namespace: &str, gathered: &Gathered, proven: &mut Proven, keys: &Keys) -> World {
+    fn judge(&mut self, namespace: &str, gathered: &Gathered, tools: &mut Tools, keys: &Keys) -> World {
         let (world, findings, judged) = self.good.parse(gathered, namespace);
         // Without a server there is nobody to enforce anything, but objects still want to hear what is wrong.
         let nobody = Version::default();
@@ -158,7 +165,7 @@ impl Namespace {
         for (_, server) in world.servers.keys() {
             let target = Target { namespace: namespace.to_owned(), server: server.clone() };
             let mut ruling = self.rulings.remove(&target).unwrap_or_default();
-            let ruled = catch_unwind(AssertUnwindSafe(|| ruling.rule(&compiler, &target, version, proven, keys)));
+            let ruled = catch_unwind(AssertUnwindSafe(|| ruling.rule(&compiler, &target, version, tools, keys)));
             if ruled.is_err() {
                 tracing::error!(%namespace, %server, "the server's policy was not compiled: the program failed");
                 ruling.print = None;
@@ -187,7 +194,7 @@ fn reach(namespace: &str, world: &World) -> HashMap<ObjectRef, Reach> {
 }
 
 impl Ruling {
-    fn rule(&mut self, compiler: &Compiler<'_>, target: &Target, version: &Version, proven: &mut Proven, keys: &Keys) {
+    fn rule(&mut self, compiler: &Compiler<'_>, target: &Target, version: &Version, tools: &mut Tools, keys: &Keys) {
         let urls = [endpoint(&target.namespace, &target.server)];
         let Some(snapshot) = compiler.compile(&target.server, &urls) else { return };
         let print = print(&snapshot);
@@ -196,7 +203,7 @@ impl Ruling {
             return;
         }
         self.print = print;
-        match pack(&snapshot, proven) {
+        match tools.pack(&snapshot) {
             Ok(packed) => {
                 let packed = Arc::new(packed);
                 let parcel = Parcel::new(Arc::clone(&packed), version.clone(), version.clone());
@@ -236,20 +243,30 @@ fn print(snapshot: &Snapshot) -> Option<[u8; 32]> {
     Some(print.finalize().into())
 }
 
-fn pack(snapshot: &Snapshot, proven: &mut Proven) -> Result<Packed, Refusal> {
-    check(snapshot, proven).map_err(|error| Refusal {
-        reason: match error {
-            LoadError::TooLarge(_) | LoadError::TooMany { .. } => reason::SNAPSHOT_TOO_LARGE,
-            _ => reason::SNAPSHOT_REFUSED,
-        },
-        message: error.to_string(),
-    })?;
-    let requires: Vec<String> = snapshot.requires().into_iter().map(str::to_owned).collect();
-    Packed::new(snapshot, &requires).map_err(|error| Refusal {
-        reason: match error {
-            SealError::TooLarge { .. } => reason::SNAPSHOT_TOO_LARGE,
-            SealError::Compress(_) => reason::SNAPSHOT_REFUSED,
-        },
-        message: error.to_string(),
-    })
+impl Tools {
+    fn pack(&mut self, snapshot: &Snapshot) -> Result<Packed, Refusal> {
+        check(snapshot, &mut self.proven).map_err(|error| Refusal {
+            reason: match error {
+                LoadError::TooLarge(_) | LoadError::TooMany { .. } => reason::SNAPSHOT_TOO_LARGE,
+                _ => reason::SNAPSHOT_REFUSED,
+            },
+            message: error.to_string(),
+        })?;
+        self.compress(snapshot).map_err(|error| Refusal {
+            reason: match error {
+                SealError::TooLarge { .. } => reason::SNAPSHOT_TOO_LARGE,
+                SealError::Compress(_) => reason::SNAPSHOT_REFUSED,
+            },
+            message: error.to_string(),
+        })
+    }
+
+    fn compress(&mut self, snapshot: &Snapshot) -> Result<Packed, SealError> {
+        let requires: Vec<String> = snapshot.requires().into_iter().map(str::to_owned).collect();
+        // Taken out while it works: should it fail, the next server begins with a new one.
+        let mut packer = self.packer.take().map_or_else(Packer::new, Ok)?;
+        let outcome = packer.pack(snapshot, &requires);
+        self.packer = Some(packer);
+        outcome
+    }
 }

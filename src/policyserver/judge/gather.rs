@@ -74,7 +74,9 @@ impl Gatherer {
         }
         // New keys of the cluster change every namespace, and so does a new epoch.
         let everywhere = self.0.hash_one((cluster.as_ref().map(|issuer| (&issuer.url, &issuer.jwks)), epoch));
-        prints.values_mut().for_each(|print| *print = print.wrapping_add(everywhere));
+        for print in prints.values_mut() {
+            *print = print.wrapping_add(everywhere);
+        }
         let cluster = cluster.map(|issuer| ClusterIssuer { url: issuer.url.clone(), jwks: issuer.jwks.clone() });
         Gathered { servers, tools, roles, gateways, config_maps, cluster, versions, prints }
     }

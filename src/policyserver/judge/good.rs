@@ -45,9 +45,10 @@ impl Good {
             let (with_all, of_replaced) = parse(&replaced);
             // A form that is wrong by now as well does not stand in.
             let still: HashSet<ObjectRef> = self::broken(&of_replaced).intersection(&broken).cloned().collect();
-            world = match still.is_empty() {
-                true => with_all,
-                false => self.stand_in(&objects, &broken, &still).map_or(world, |replaced| parse(&replaced).0),
+            world = if still.is_empty() {
+                with_all
+            } else {
+                self.stand_in(&objects, &broken, &still).map_or(world, |replaced| parse(&replaced).0)
             };
         }
         let judged = generations(&objects);

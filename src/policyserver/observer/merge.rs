@@ -54,12 +54,11 @@ impl Merge {
         let gateway = (target.clone(), pod.to_owned());
         let Some(told) = self.told.get_mut(&gateway) else { return };
         told.retain(|(of, _)| *of != replica);
-        match told.last() {
-            Some((_, report)) => self.fleet.put(target, report.clone()),
-            None => {
-                self.told.remove(&gateway);
-                self.left.insert(gateway, now);
-            }
+        if let Some((_, report)) = told.last() {
+            self.fleet.put(target, report.clone());
+        } else {
+            self.told.remove(&gateway);
+            self.left.insert(gateway, now);
         }
     }
 
@@ -67,7 +66,9 @@ impl Merge {
     pub(super) fn lost(&mut self, replica: u64, now: Instant) {
         let of_it = self.told.iter().filter(|(_, told)| told.iter().any(|(of, _)| *of == replica));
         let gateways: Vec<Gateway> = of_it.map(|(gateway, _)| gateway.clone()).collect();
-        gateways.iter().for_each(|(target, pod)| self.gone(replica, target, pod, now));
+        for (target, pod) in &gateways {
+            self.gone(replica, target, pod, now);
+        }
     }
 
     /// Forgets gateways whose grace is over. The next time to look, if any is left.

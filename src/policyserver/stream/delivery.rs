@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::policyserver::fixture::snapshot;
-    use crate::wire::{Packed, open};
+    use crate::wire::{Packer, open};
 
     fn version(role: u64) -> Version {
         Version { epoch: 1, seen: BTreeMap::from([("McpRole".to_owned(), role)]) }
@@ -82,7 +82,11 @@ mod tests {
     }
 
     fn parcel(tool: &str, told: u64, judged: u64) -> Parcel {
-        Parcel::new(Arc::new(Packed::new(&snapshot(tool), &[]).unwrap()), version(told), version(judged))
+        Parcel::new(
+            Arc::new(Packer::new().unwrap().pack(&snapshot(tool), &[]).unwrap()),
+            version(told),
+            version(judged),
+        )
     }
 
     fn sent(next: &Next) -> u64 {

@@ -62,7 +62,7 @@ fn what_is_sealed_opens_as_it_was() {
 #[test]
 fn a_packed_snapshot_seals_to_the_same_bytes() {
     let snapshot = snapshot(Vec::new());
-    let packed = Packed::new(&snapshot, &[]).unwrap();
+    let packed = Packer::new().unwrap().pack(&snapshot, &[]).unwrap();
 
     assert_eq!(packed.seal(&version(), &signer(1)), seal(&snapshot, &version(), &[], &signer(1)).unwrap());
     assert_eq!(packed.hash, snapshot.hash());
