@@ -6,6 +6,7 @@
 mod client;
 mod kubelet;
 mod process;
+mod service;
 mod stream;
 mod world;
 
@@ -15,4 +16,5 @@ mod forged;
 mod governed;
 mod nonsense;
 mod quiet;
+mod replicas;
 mod revoked;

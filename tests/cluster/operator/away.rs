@@ -71,7 +71,7 @@ async fn a_leader_that_stops_by_itself_hands_over_at_once() {
 async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
     let cluster = Cluster::own().await;
     let Scene { gateway: _gateway, operator, server: _server, pod: _pod, caller, world } =
-        Scene::of(World::of(cluster.clone()).await, &["--resync", "1"]).await;
+        Scene::of(World::of(cluster.clone()).await, &["--resync", "5"]).await;
     let before = world.condition("McpServer", "tickets", "Ready", "True").await;
 
     cluster.server().stop("kube-apiserver");

@@ -42,7 +42,7 @@ async fn children_that_were_deleted_or_changed_come_back() {
     let before = within("read", accounts.get(&account)).await.unwrap();
     within("delete", accounts.delete(&account, &gone)).await.unwrap();
     within("delete", space.api::<Service>().delete("tickets", &gone)).await.unwrap();
-    within("delete", space.api::<NetworkPolicy>().delete("tickets", &gone)).await.unwrap();
+    within("delete", space.api::<NetworkPolicy>().delete("tickets-toolgate", &gone)).await.unwrap();
     let opened = json!({"spec": {"template": {"spec": {"serviceAccountName": "caller", "automountServiceAccountToken": true}}}});
     let deployments = space.api::<Deployment>();
     within("edit", deployments.patch("tickets", &PatchParams::default(), &Patch::Merge(opened))).await.unwrap();
@@ -51,7 +51,7 @@ async fn children_that_were_deleted_or_changed_come_back() {
     holds(&accounts, &account, "be there again", is_new).await;
     holds(&space.api::<Service>(), "tickets", "be there again", |object: Option<&Service>| object.is_some()).await;
     let there = |object: Option<&NetworkPolicy>| object.is_some();
-    holds(&space.api::<NetworkPolicy>(), "tickets", "be there again", there).await;
+    holds(&space.api::<NetworkPolicy>(), "tickets-toolgate", "be there again", there).await;
     let is_closed = |object: Option<&Deployment>| {
         let pod = object.and_then(|object| object.spec.as_ref()?.template.spec.as_ref());
         pod.is_some_and(|pod| {

@@ -18,7 +18,7 @@ async fn applied_manifests_become_a_server_that_lets_through_what_roles_allow() 
     let space = &scene.world.space;
     within("read", space.api::<Deployment>().get("tickets")).await.expect("a Deployment");
     within("read", space.api::<Service>().get("tickets")).await.expect("a Service");
-    within("read", space.api::<NetworkPolicy>().get("tickets")).await.expect("a NetworkPolicy");
+    within("read", space.api::<NetworkPolicy>().get("tickets-toolgate")).await.expect("a NetworkPolicy");
     within("read", space.api::<ConfigMap>().get("tickets-toolgate-boot")).await.expect("a snapshot to boot from");
     let account = scene.pod.object.spec.as_ref().unwrap().service_account_name.clone().unwrap();
     within("read", space.api::<ServiceAccount>().get(&account)).await.expect("a ServiceAccount");

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::world::{Scene, World};
 use crate::harness::Cluster;
 
-/// How often everything is looked at again: several times in the window.
-const RESYNC: &str = "2";
+/// How often everything is looked at again: three times in the window.
+const RESYNC: &str = "5";
 /// How long is watched.
-const WINDOW: Duration = Duration::from_secs(12);
+const WINDOW: Duration = Duration::from_secs(16);
 
 /// A server of its own, so that only this test's requests are in its log.
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn an_operator_at_rest_writes_nothing_but_its_lease() {
     // What follows upon the last condition is done when a whole resync has passed without a write.
     crate::harness::eventually("come to rest", async || {
         let from = cluster.server().audit().len();
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
         writes(from).iter().all(|write| write.contains("leases/")).then_some(())
     })
     .await;
@@ -44,7 +44,7 @@ async fn an_operator_at_rest_writes_nothing_but_its_lease() {
     let (leases, others): (Vec<_>, Vec<_>) = writes(from).into_iter().partition(|write| write.contains("leases/"));
     assert!(others.is_empty(), "written at rest: {others:#?}");
     assert!(!leases.is_empty(), "the operator is not even alive");
-    assert!(leases.len() <= 24, "the Lease is renewed too often: {} times", leases.len());
+    assert!(leases.len() <= 32, "the Lease is renewed too often: {} times", leases.len());
 }
 
 fn describe(line: &Value) -> String {

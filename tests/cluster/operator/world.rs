@@ -59,16 +59,22 @@ impl World {
 
     /// Like [`World::operator`], with further flags.
     pub(crate) async fn operator_with(&self, flags: &[&str]) -> Process {
+        self.replica(self.policy, flags).await
+    }
+
+    /// Like [`World::operator_with`], where its policy server listens on a port of its own.
+    pub(crate) async fn replica(&self, listen: u16, flags: &[&str]) -> Process {
         let admin = free_port();
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
+        let identity = format!("operator-{number}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate-operator"));
         command.env("KUBECONFIG", self.scratch.path().join("kubeconfig")).env("RUST_LOG", "info");
         command.args(["--watch-namespace", self.space.name(), "--namespace", self.home.name()]);
-        command.args(["--policy-listen", &format!("127.0.0.1:{}", self.policy)]);
-        command.args(["--policy-server", &self.policy_url(), "--admin", &format!("127.0.0.1:{admin}")]);
-        command.args(["--gateway-image", GATEWAY_IMAGE, "--identity", &format!("operator-{number}")]);
-        command.args(["--lease-seconds", LEASE_SECONDS]).args(flags);
-        let mut process = Process::start("the operator", &mut command, &self.scratch.path().join("operator.log"));
+        command.args(["--policy-listen", &format!("127.0.0.1:{listen}"), "--policy-server", &self.policy_url()]);
+        command.args(["--admin", &format!("127.0.0.1:{admin}"), "--identity", &identity]);
+        command.args(["--gateway-image", GATEWAY_IMAGE, "--lease-seconds", LEASE_SECONDS]).args(flags);
+        let log = self.scratch.path().join(format!("{identity}.log"));
+        let mut process = Process::start(&identity, &mut command, &log);
         process.answers(admin, "/readyz").await;
         process
     }
