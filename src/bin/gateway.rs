@@ -35,7 +35,7 @@ enum Command {
 }
 
 #[derive(Args)]
-#[command(group = ArgGroup::new("server").required(true).args(["upstream", "stdio_socket"]))]
+#[command(group = ArgGroup::new("way to the server").required(true).args(["upstream", "stdio_socket"]))]
 struct Sidecar {
     /// Namespace of the McpServer.
     #[arg(long, value_name = "NAMESPACE", env = "TOOLGATE_NAMESPACE")]

@@ -12,9 +12,8 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
     let (status, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, metrics(shared)),
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/startupz" => policies(shared),
         "/readyz" if shared.drain.is_on() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-        "/readyz" => policies(shared),
+        "/readyz" | "/startupz" => policies(shared),
         "/drain" if shared.sole.is_some() => (StatusCode::OK, drain(shared).await),
         _ => (StatusCode::NOT_FOUND, "try /metrics, /healthz, /startupz or /readyz\n".to_owned()),
     };

@@ -90,7 +90,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     gateway.expect_stream(&target.server, &target);
     let own: Vec<u16> =
         std::iter::once(gateway.address()).chain(gateway.admin_address()).map(|address| address.port()).collect();
-    tracing::info!(server = target.server, listen = %gateway.address(), "listening");
+    let admin = gateway.admin_address().map(tracing::field::display);
+    tracing::info!(server = target.server, listen = %gateway.address(), admin, "listening");
 
     let (offer, offers) = watch::channel(None);
     let (found, isolation) = watch::channel(None);

@@ -146,7 +146,7 @@ impl Shared {
         let (mut child, group, exit) = self
             .reaper
             .spawn(&mut command)
-            .map_err(|error| io::Error::new(error.kind(), format!("failed to start {program:?}: {error}")))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("failed to start {}: {error}", program.display())))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a pipe is missing"));
         };
