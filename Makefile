@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -17,9 +17,10 @@ help: ## List the targets
 test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
-	@$(MAKE) tools cluster-api
+	@$(MAKE) tools charts cluster-api
 	@$(MAKE) clippy
 	@$(MAKE) build-tests
+	@$(MAKE) guards
 	@$(MAKE) fuzz
 	@$(MAKE) soak-short
 	$(CARGO) test --locked
@@ -57,6 +58,13 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 	closure --no-default-features --features api | grep -qE "$$kubernetes"; \
 	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
 
+charts: ## Check the charts and the example for clusters: schemas, scores, rights
+	@.ci/charts
+
+guards: ## Let an API server judge the chart's rights and admission policies
+	$(CARGO) build --locked --bin toolgate-operator
+	@.ci/guards
+
 build-tests: # Before anything runs, so that what does not compile fails early
 	$(CARGO) test --locked --no-run
 
@@ -84,5 +92,6 @@ bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/resu
 bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
-crds: ## Write crds/ anew
+crds: ## Write crds/ anew, and the chart's copies
 	$(CARGO) run --locked --quiet --bin toolgate -- crds --output-dir crds
+	cp crds/*.yaml charts/toolgate-crds/files/
