@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[schemars(extend("minProperties" = 1))]
 pub struct Sandbox {
     /// Where the server's container may write. `ReadOnly` (the default): nowhere but in volumes that `podTemplate`
-    /// mounts. `Scratch`: besides in an empty `/tmp` that ends with the pod. Only with `source.container`.
+    /// mounts. `Scratch`: besides in an empty `/tmp` of at most 1 GiB that ends with the pod. Only with
+    /// `source.container`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<Filesystem>,
     /// A RuntimeClass of the cluster for the server's pods, for example one that runs gVisor. Unset: the cluster's

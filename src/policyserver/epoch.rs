@@ -3,11 +3,13 @@
 //! A gateway that comes with a newer version than this replica has read is told nothing, for it would have to refuse
 //! it. Either this replica lags, or its watches have been quiet and do not tell how new they are: then listing anew
 //! helps. If even a list that began after the gateway came is older than what the gateway claims, the history of the
-//! cluster itself went back (etcd was restored): a new epoch begins, in which versions start over. It is kept in the
-//! Secret of the keys, raised at most every ten minutes, whatever gateways claim.
+//! cluster itself went back (etcd was restored): a new epoch begins, in which versions start over. So it does when a
+//! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
+//! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,6 +45,8 @@ pub struct Epochs {
     /// By namespace, the newest that gateways claim.
     claims: Mutex<BTreeMap<String, Version>>,
     is_claimed: Notify,
+    /// The caches of this process have seen that history went back, and the epoch has not been raised since.
+    is_rewound: AtomicBool,
 }
 
 impl Epochs {
@@ -58,7 +62,13 @@ impl Epochs {
     }
 
     fn new(secret: Option<SecretAt>, now: u64) -> Self {
-        Self { secret, now: watch::Sender::new(now), claims: Mutex::default(), is_claimed: Notify::new() }
+        Self {
+            secret,
+            now: watch::Sender::new(now),
+            claims: Mutex::default(),
+            is_claimed: Notify::new(),
+            is_rewound: AtomicBool::new(false),
+        }
     }
 
     /// The epoch, and its changes.
@@ -77,41 +87,69 @@ impl Epochs {
         self.is_claimed.notify_one();
     }
 
+    /// The caches of this process have seen that the cluster's history went back.
+    pub(super) fn rewound(&self) {
+        self.is_rewound.store(true, Ordering::Release);
+        self.is_claimed.notify_one();
+    }
+
     /// Looks into claims until `shutdown`.
     pub(super) async fn keep(self: Arc<Self>, caches: Caches, shutdown: CancellationToken) {
+        let mut pause = PAUSE;
         loop {
             tokio::select! {
                 () = self.is_claimed.notified() => {}
                 () = shutdown.cancelled() => return,
             }
+            let before = *self.now.borrow();
             let claims = std::mem::take(&mut *self.claims.lock());
-            for (namespace, claim) in claims {
-                tokio::select! {
-                    () = self.settle(&caches, &namespace, &claim) => {}
-                    () = shutdown.cancelled() => return,
+            let work = async {
+                let mut is_settled = true;
+                if self.is_rewound.load(Ordering::Acquire) {
+                    self.raise(before).await;
+                    let is_raised = *self.now.borrow() > before;
+                    self.is_rewound.fetch_and(!is_raised, Ordering::AcqRel);
+                    is_settled &= is_raised;
                 }
-            }
-            tokio::select! {
-                () = sleep(PAUSE) => {}
+                for (namespace, claim) in claims {
+                    is_settled &= self.settle(&caches, &namespace, &claim).await;
+                }
+                is_settled
+            };
+            let is_settled = tokio::select! {
+                is_settled = work => is_settled,
                 () = shutdown.cancelled() => return,
+            };
+            pause = if is_settled { PAUSE } else { (pause * 2).min(APART) };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+            if self.is_rewound.load(Ordering::Acquire) {
+                self.is_claimed.notify_one(); // It was not raised: again.
             }
         }
     }
 
-    async fn settle(&self, caches: &Caches, namespace: &str, claim: &Version) {
+    /// Whether the claim is no more than what is known now.
+    async fn settle(&self, caches: &Caches, namespace: &str, claim: &Version) -> bool {
         let now = *self.now.borrow();
         if claim.epoch > now {
             self.adopt().await;
-            return;
+            return claim.epoch <= *self.now.borrow();
         }
         if claim.epoch < now || !is_ahead(caches, namespace, claim) {
-            return;
+            return true;
         }
         // Whoever is behind lists anew. What was listed after the claim came is at least as new as any true claim.
-        if timeout(LIST, refresh(caches, namespace, claim)).await.is_err() || !is_ahead(caches, namespace, claim) {
-            return;
+        if timeout(LIST, refresh(caches, namespace, claim)).await.is_err() {
+            return false;
         }
-        self.raise(now).await;
+        if is_ahead(caches, namespace, claim) {
+            self.raise(now).await;
+            return *self.now.borrow() > now;
+        }
+        true
     }
 
     /// Another replica may have begun a new epoch.
@@ -230,3 +268,6 @@ fn epoch_of(found: &Found) -> u64 {
 fn number(found: &Found, key: &str) -> Option<u64> {
     std::str::from_utf8(found.data.get(key)?).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

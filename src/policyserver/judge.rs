@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::bench::{Bench, Stirred};
 use super::Caches;
+use super::epoch::Epochs;
 use super::index::Index;
 use super::keys::Keys;
 use super::outbox::Outbox;
@@ -34,32 +35,31 @@ pub struct Judge {
     index: Arc<Index>,
     outbox: Arc<Outbox>,
     keys: Arc<Keys>,
-    epoch: watch::Receiver<u64>,
+    epochs: Arc<Epochs>,
 }
 
 impl Judge {
     /// A judge of these caches, who signs with these keys.
-    pub fn new(
-        caches: Caches,
-        index: Arc<Index>,
-        outbox: Arc<Outbox>,
-        keys: Arc<Keys>,
-        epoch: watch::Receiver<u64>,
-    ) -> Self {
-        Self { caches, index, outbox, keys, epoch }
+    pub fn new(caches: Caches, index: Arc<Index>, outbox: Arc<Outbox>, keys: Arc<Keys>, epochs: Arc<Epochs>) -> Self {
+        Self { caches, index, outbox, keys, epochs }
     }
 
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut wakes = Wakes::new(&self.caches, self.epoch.clone());
+        let mut wakes = Wakes::new(&self.caches, self.epochs.now());
         tokio::select! {
             () = self.ready() => {}
             () = shutdown.cancelled() => return,
         }
         let mut bench = Box::new(Bench::default());
         let mut stirred = Stirred::default();
+        let mut rewinds = 0;
         loop {
-            let epoch = *self.epoch.borrow();
+            let rewound = self.rewinds();
+            if rewound > std::mem::replace(&mut rewinds, rewound) {
+                self.epochs.rewound(); // Until the new epoch is there, streams hold back what gateways would refuse.
+            }
+            let epoch = *self.epochs.now().borrow();
             let (caches, outbox, keys) = (self.caches.clone(), Arc::clone(&self.outbox), Arc::clone(&self.keys));
             // It computes for a while: on a thread where that holds nobody up.
             let judging = tokio::task::spawn_blocking(move || {
@@ -84,6 +84,12 @@ impl Judge {
                 () = shutdown.cancelled() => return,
             };
         }
+    }
+
+    fn rewinds(&self) -> u64 {
+        let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = &self.caches;
+        let counts = [servers.rewinds(), tools.rewinds(), roles.rewinds(), gateways.rewinds(), config_maps.rewinds()];
+        counts.iter().sum()
     }
 
     /// A cache that is not full must decide nothing: what it does not hold yet would look revoked.

@@ -96,7 +96,7 @@ impl Server {
         tokio::spawn(certificate.renew(shutdown.clone()));
 
         let outbox = Arc::new(Outbox::default());
-        let judge = Judge::new(caches.clone(), index, Arc::clone(&outbox), Arc::clone(&keys), epochs.now());
+        let judge = Judge::new(caches.clone(), index, Arc::clone(&outbox), Arc::clone(&keys), Arc::clone(&epochs));
         let judging = tokio::spawn(judge.run(shutdown.clone()));
         tokio::spawn(Arc::clone(&epochs).keep(caches.clone(), shutdown.clone()));
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::fixture::{NAMESPACE, TokenKey, caches, keys, pod, role, target};
+use super::fixture::{NAMESPACE, TokenKey, caches, keys, object, pod, role, target};
 use super::fleet::Fleet;
 use super::index::Index;
 use super::keys::Keys;
@@ -50,13 +50,22 @@ impl Cluster {
     }
 
     async fn with(caches: Caches, keys: Arc<Keys>, token_key: TokenKey) -> Self {
+        Self::in_epochs(caches, keys, token_key, Epochs::fixed(1)).await
+    }
+
+    async fn in_epochs(caches: Caches, keys: Arc<Keys>, token_key: TokenKey, epochs: Epochs) -> Self {
         let (fleet, index) = (Arc::new(Fleet::default()), Arc::new(Index::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Settings { listen: address, hosts: vec![HOST.to_owned()] };
-        let epochs = Arc::new(Epochs::fixed(1));
-        let server =
-            Server::new(settings, caches.clone(), Arc::clone(&index), Arc::clone(&fleet), Arc::clone(&keys), epochs);
+        let server = Server::new(
+            settings,
+            caches.clone(),
+            Arc::clone(&index),
+            Arc::clone(&fleet),
+            Arc::clone(&keys),
+            Arc::new(epochs),
+        );
         let shutdown = CancellationToken::new();
         tokio::spawn(server.serve(listener, shutdown.clone()));
         Self { address, caches, fleet, index, keys, token_key, shutdown }
@@ -218,9 +227,11 @@ async fn a_change_beside_the_server_is_told_without_the_snapshot() {
 #[tokio::test]
 async fn a_slow_gateway_gets_only_the_newest() {
     let cluster = Cluster::new().await;
-    // Snapshots that do not compress fill the connection's window soon.
-    let filler = |edit: u64| -> Vec<String> {
-        (0..2_000_u64).map(|n| format!("t{:x}", (edit * 7919 + n).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect()
+    // Key sets that do not compress fill the connection's window soon.
+    let key_set = |edit: u64| {
+        let noise = (0..2_000_u64).map(|n| (edit * 7919 + n).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let noise = noise.fold(String::new(), |text, n| text + &format!("{n:x}"));
+        serde_json::json!({"keys": [{"kty": "EC", "x": noise}]}).to_string()
     };
     let mut gateway = cluster.github().await;
     gateway.snapshot().await;
@@ -229,9 +240,11 @@ async fn a_slow_gateway_gets_only_the_newest() {
 
     for edit in 1..=edits {
         judged.borrow_and_update();
-        let tools = filler(edit);
-        let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
-        cluster.caches.roles.apply(100 + edit, role("developer", 1 + i64::try_from(edit).unwrap(), &tools));
+        let jwks = serde_json::json!({"inline": key_set(edit)});
+        let oidc = serde_json::json!({"url": "https://issuer.example.com", "jwks": jwks});
+        let spec = serde_json::json!({"issuers": [{"name": "corp", "oidc": oidc}]});
+        let generation = 1 + i64::try_from(edit).unwrap();
+        cluster.caches.gateways.apply(100 + edit, object("McpGateway", "default", generation, &spec));
         tokio::time::timeout(SOON, judged.changed()).await.unwrap().unwrap();
     }
 
@@ -260,6 +273,27 @@ async fn a_gateway_that_knows_more_waits_until_the_replica_has_caught_up() {
     cluster.caches.roles.relist(160, vec![role("developer", 1, &["read_*"])]);
 
     assert_eq!(gateway.snapshot().await.version.seen["McpRole"], 160);
+}
+
+/// A restore of etcd while the operator runs: what was edited since is gone, and versions are lower than before.
+#[tokio::test]
+async fn after_a_restore_gateways_follow_the_restored_policy() {
+    let client = crate::kubernetes::fake::Fake::default().client();
+    let secret = crate::kubernetes::secret::SecretAt::new(client, "toolgate", super::keys::SECRET);
+    let keys = Arc::new(Keys::load(&secret).await.unwrap());
+    let epochs = Epochs::load(secret).await.unwrap();
+    let token_key = TokenKey::new("1");
+    let cluster = Cluster::in_epochs(caches(&token_key), keys, token_key, epochs).await;
+    let mut gateway = cluster.github().await;
+    let before = gateway.snapshot().await;
+
+    cluster.caches.roles.delete(90, NAMESPACE, "developer");
+    cluster.caches.roles.rewind(90);
+
+    let after = gateway.snapshot().await;
+    assert_eq!((after.version.epoch, after.version.seen["McpRole"]), (2, 90));
+    assert!(!after.version.goes_back(&before.version));
+    assert!(!String::from_utf8(after.snapshot).unwrap().contains("developer"));
 }
 
 async fn cluster_version(cluster: &Cluster) -> proto::Version {

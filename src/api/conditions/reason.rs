@@ -70,7 +70,8 @@ pub const ROLE_NOT_FOUND: &str = "RoleNotFound";
 pub const TOOL_NOT_FOUND: &str = "ToolNotFound";
 /// No McpGateway of this namespace lists the issuer, so the subject means nobody. Add the issuer.
 pub const ISSUER_NOT_FOUND: &str = "IssuerNotFound";
-/// The ConfigMap, or the key in it, does not exist in this namespace. Create it, or correct the name.
+/// The ConfigMap, or the key in it, does not exist in this namespace, or lacks the label `toolgate.dev/jwks: "true"`.
+/// Create it, correct the name, or label it.
 pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
 /// The Service, or its port, does not exist in this namespace. Create it, or correct the name.
 pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
@@ -140,5 +141,6 @@ pub const NO_MATCH: &str = "NoMatch";
 pub const NO_DESCRIPTION: &str = "NoDescription";
 /// A warning. No issuer is listed, so only identities of `toolgate local` have the role. Add an McpGateway.
 pub const NO_ISSUERS: &str = "NoIssuers";
-/// A warning of the laptop. ServiceAccounts exist only in a cluster. Add identities to `toolgate.local.yaml`.
+/// A warning of the laptop. ServiceAccounts and ConfigMaps exist only in a cluster. Add identities to
+/// `toolgate.local.yaml`, or ignore it.
 pub const NO_CLUSTER: &str = "NoCluster";

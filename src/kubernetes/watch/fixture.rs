@@ -43,6 +43,14 @@ where
         self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
     }
 
+    /// A relist was older than what was seen: the cluster's history went back.
+    pub(crate) fn rewind(&self, version: u64) {
+        self.shared.parts[0].rewinds.fetch_add(1, Ordering::AcqRel);
+        self.shared.parts[0].version.store(version, Ordering::Release);
+        self.told(version, Change::All);
+        self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
+    }
+
     /// Waits until somebody doubts that the cache is new.
     pub(crate) async fn doubted(&self) {
         self.shared.parts[0].is_doubted.notified().await;

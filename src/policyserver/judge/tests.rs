@@ -299,9 +299,9 @@ fn a_new_epoch_is_told_to_everyone() {
 async fn a_burst_of_changes_is_judged_once() {
     let caches = caches(&TokenKey::new("1"));
     let (index, outbox) = (Arc::new(Index::default()), Arc::new(Outbox::default()));
-    let (_epoch, epoch) = watch::channel(1);
+    let epochs = Arc::new(Epochs::fixed(1));
     let shutdown = CancellationToken::new();
-    let judge = Judge::new(caches.clone(), Arc::clone(&index), Arc::clone(&outbox), keys(), epoch);
+    let judge = Judge::new(caches.clone(), Arc::clone(&index), Arc::clone(&outbox), keys(), epochs);
     let mut judged = index.changes();
     let running = tokio::spawn(judge.run(shutdown.clone()));
     judged.wait_for(|count| *count == 1).await.unwrap();

@@ -45,6 +45,8 @@ impl Delivery {
                 version.clone_from(&parcel.version);
                 Next::Still(parcel.version.clone())
             }
+            // The cluster's history went back, and its new epoch is not there yet.
+            Some((_, version)) if parcel.version.goes_back(version) => Next::Behind,
             Some((hash, version)) => {
                 parcel.packed.hash.clone_into(hash);
                 version.clone_from(&parcel.version);
@@ -58,9 +60,9 @@ impl Delivery {
         }
     }
 
-    /// What the gateway came with.
+    /// The newest version that the gateway has lived under, as far as this replica knows.
     pub(in crate::policyserver) fn floor(&self) -> Option<&Version> {
-        self.floor.as_ref()
+        self.sent.as_ref().map(|(_, version)| version).or(self.floor.as_ref())
     }
 }
 
@@ -117,6 +119,20 @@ mod tests {
 
         assert_eq!(delivery.next(&parcel("a", 60, 60), &signer()), Next::Still(version(60)));
         assert_eq!(delivery.next(&parcel("a", 60, 65), &signer()), Next::Nothing);
+    }
+
+    /// The gateway would refuse it, and then be told that it still holds.
+    #[test]
+    fn a_new_snapshot_of_an_older_version_waits_for_its_epoch() {
+        let mut delivery = Delivery::new(None);
+        delivery.next(&parcel("a", 50, 50), &signer());
+
+        assert_eq!(delivery.next(&parcel("b", 3, 3), &signer()), Next::Behind);
+        let packed = parcel("b", 3, 3).packed;
+        let next_epoch = Version { epoch: 2, ..version(3) };
+        let parcel = Parcel::new(packed, next_epoch.clone(), next_epoch);
+
+        assert_eq!(sent(&delivery.next(&parcel, &signer())), 3);
     }
 
     #[test]
