@@ -34,6 +34,7 @@ mod tools;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use crate::api::conditions::reason;
 use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
@@ -41,17 +42,19 @@ use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
 use super::snapshot::Input;
 use super::world::{Finding, Key, ObjectRef, Severity, World};
 
-/// Every object of the kinds that policy reads, in any order.
+pub use config_maps::config_maps;
+
+/// Every object of the kinds that policy reads, in any order. A cluster's are shared with its caches.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// McpServers.
-    pub servers: Vec<McpServer>,
+    pub servers: Vec<Arc<McpServer>>,
     /// McpTools.
-    pub tools: Vec<McpTool>,
+    pub tools: Vec<Arc<McpTool>>,
     /// McpRoles.
-    pub roles: Vec<McpRole>,
+    pub roles: Vec<Arc<McpRole>>,
     /// McpGateways.
-    pub gateways: Vec<McpGateway>,
+    pub gateways: Vec<Arc<McpGateway>>,
     /// Who signs ServiceAccount tokens; unset on a laptop.
     pub cluster: Option<ClusterIssuer>,
     /// `data` of the ConfigMaps with the label `toolgate.dev/jwks: "true"`.
@@ -89,9 +92,9 @@ pub fn parse(objects: &Objects) -> (World, Vec<Finding>) {
 }
 
 /// The objects by name. Of two with one name the older stays; without an age, the first.
-fn unique<'a, K: Object>(objects: &'a [K], report: &mut Report) -> BTreeMap<Key, &'a K> {
+fn unique<'a, K: Object>(objects: &'a [Arc<K>], report: &mut Report) -> BTreeMap<Key, &'a K> {
     let mut kept: BTreeMap<Key, &K> = BTreeMap::new();
-    for object in objects {
+    for object in objects.iter().map(Arc::as_ref) {
         match kept.entry(key(object)) {
             Entry::Vacant(entry) => {
                 entry.insert(object);

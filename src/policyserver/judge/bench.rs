@@ -39,6 +39,8 @@ pub(super) struct Bench {
 struct Tools {
     proven: Proven,
     packer: Option<Packer>,
+    /// What a print is taken of; kept for its room.
+    text: Vec<u8>,
 }
 
 /// What is said of the objects of one namespace.
@@ -197,7 +199,7 @@ impl Ruling {
     fn rule(&mut self, compiler: &Compiler<'_>, target: &Target, version: &Version, tools: &mut Tools, keys: &Keys) {
         let urls = [endpoint(&target.namespace, &target.server)];
         let Some(snapshot) = compiler.compile(&target.server, &urls) else { return };
-        let print = print(&snapshot);
+        let print = tools.print(&snapshot);
         if print.is_some() && self.print == print {
             self.stays_true(version, true);
             return;
@@ -236,14 +238,14 @@ impl Ruling {
     }
 }
 
-/// Two snapshots with one print are one snapshot.
-fn print(snapshot: &Snapshot) -> Option<[u8; 32]> {
-    let mut print = Sha256::new();
-    serde_json::to_writer(&mut print, snapshot).ok()?; // Without a print it counts as changed.
-    Some(print.finalize().into())
-}
-
 impl Tools {
+    /// Two snapshots with one print are one snapshot.
+    fn print(&mut self, snapshot: &Snapshot) -> Option<[u8; 32]> {
+        self.text.clear();
+        serde_json::to_writer(&mut self.text, snapshot).ok()?; // Without a print it counts as changed.
+        Some(Sha256::digest(&self.text).into())
+    }
+
     fn pack(&mut self, snapshot: &Snapshot) -> Result<Packed, Refusal> {
         check(snapshot, &mut self.proven).map_err(|error| Refusal {
             reason: match error {

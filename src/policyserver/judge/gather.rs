@@ -124,8 +124,8 @@ fn add(prints: &mut HashMap<String, u64>, namespace: &str, print: u64) {
 impl Gathered {
     /// The objects of one namespace, for `parse`: policy never looks across namespaces.
     pub(super) fn objects(&self, namespace: &str) -> Objects {
-        fn of<K: Clone>(objects: &HashMap<String, Vec<Arc<K>>>, namespace: &str) -> Vec<K> {
-            objects.get(namespace).into_iter().flatten().map(|object| K::clone(object)).collect()
+        fn of<K>(objects: &HashMap<String, Vec<Arc<K>>>, namespace: &str) -> Vec<Arc<K>> {
+            objects.get(namespace).cloned().unwrap_or_default()
         }
         let config_maps = self.config_maps.range((namespace.to_owned(), String::new())..);
         let config_maps = config_maps.take_while(|((found, _), _)| found == namespace);

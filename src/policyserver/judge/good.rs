@@ -85,16 +85,16 @@ impl Good {
 }
 
 impl<K: kube::Resource<DynamicType = ()> + Clone> Kind<K> {
-    fn stand_in(&self, objects: &mut [K], is_wanted: &dyn Fn(&ObjectRef) -> bool) -> bool {
+    fn stand_in(&self, objects: &mut [Arc<K>], is_wanted: &dyn Fn(&ObjectRef) -> bool) -> bool {
         let mut any = false;
-        for object in objects.iter_mut().filter(|object| is_wanted(&reference(*object))) {
+        for object in objects.iter_mut().filter(|object| is_wanted(&reference(object.as_ref()))) {
             let Some(good) = self.0.get(object.name()) else { continue };
             if good.uid() != object.uid() || good.generation() >= object.generation() {
                 continue; // Another object of this name, or what is wrong is not its edit.
             }
-            let labels = object.meta_mut().labels.take();
-            *object = K::clone(good);
-            object.meta_mut().labels = labels;
+            let mut standing = K::clone(good);
+            standing.meta_mut().labels.clone_from(&object.meta().labels);
+            *object = Arc::new(standing);
             any = true;
         }
         any
@@ -127,8 +127,8 @@ fn broken(findings: &[Finding]) -> HashSet<ObjectRef> {
 }
 
 fn generations(objects: &Objects) -> HashMap<ObjectRef, i64> {
-    fn of<K: Object>(objects: &[K]) -> impl Iterator<Item = (ObjectRef, i64)> {
-        objects.iter().map(|object| (reference(object), object.generation()))
+    fn of<K: Object>(objects: &[Arc<K>]) -> impl Iterator<Item = (ObjectRef, i64)> {
+        objects.iter().map(|object| (reference(object.as_ref()), object.generation()))
     }
     let Objects { servers, tools, roles, gateways, cluster: _, config_maps: _ } = objects;
     of(servers).chain(of(tools)).chain(of(roles)).chain(of(gateways)).collect()
