@@ -386,7 +386,7 @@ async fn a_server_that_says_that_its_tools_changed_is_asked_again() {
     std::fs::create_dir(&replay).unwrap();
     let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
     let result = r#"{"jsonrpc":"2.0","id":@ID@,"result":{"content":[{"type":"text","text":"done"}]}}"#;
-    std::fs::write(replay.join("change"), format!("{changed}\n{result}")).unwrap();
+    std::fs::write(replay.join("change"), format!("{changed}\n{result}\n")).unwrap();
     let fixture = fixture("fixture-hostile");
     let flags = [fixture.as_os_str(), "--stdio".as_ref(), "--log".as_ref(), log.as_os_str()];
     let shim = Shim::serve(flags.into_iter().chain(["--replay".as_ref(), replay.as_os_str()])).await;
