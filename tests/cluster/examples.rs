@@ -48,7 +48,8 @@ async fn every_example_is_accepted_by_a_strict_dry_run() {
         for mut object in objects {
             let types: TypeMeta = serde_json::from_value(object.clone()).unwrap();
             let (kind, name) = (types.kind.clone(), object["metadata"]["name"].as_str().expect("a name").to_owned());
-            let (resource, capabilities) = within("find", pinned_kind(&client, &types.try_into().unwrap())).await.unwrap();
+            let (resource, capabilities) =
+                within("find", pinned_kind(&client, &types.try_into().unwrap())).await.unwrap();
             // Wherever it is meant for, here it is tried in the namespace of this test.
             let api = if capabilities.scope == Scope::Namespaced {
                 object["metadata"]["namespace"] = space.name().into();

@@ -44,11 +44,8 @@ async fn a_gateway_that_restarts_alone_keeps_the_newer_of_disk_and_config_map() 
     gateway.kill();
 
     std::fs::write(pod.boot_file(), old).unwrap();
-    let mut gateway = super::process::Process::start(
-        "the gateway",
-        &mut pod.gateway(),
-        &world.scratch.path().join("restarted.log"),
-    );
+    let mut gateway =
+        super::process::Process::start("the gateway", &mut pod.gateway(), &world.scratch.path().join("restarted.log"));
     gateway.answers(pod.admin, "/readyz").await;
     assert_eq!(caller.call("ok").await.refusal(), UNKNOWN_TOOL, "a role that was revoked came back");
 }

@@ -43,7 +43,8 @@ async fn children_that_were_deleted_or_changed_come_back() {
     within("delete", accounts.delete(&account, &gone)).await.unwrap();
     within("delete", space.api::<Service>().delete("tickets", &gone)).await.unwrap();
     within("delete", space.api::<NetworkPolicy>().delete("tickets", &gone)).await.unwrap();
-    let opened = json!({"spec": {"template": {"spec": {"serviceAccountName": "caller", "automountServiceAccountToken": true}}}});
+    let opened =
+        json!({"spec": {"template": {"spec": {"serviceAccountName": "caller", "automountServiceAccountToken": true}}}});
     let deployments = space.api::<Deployment>();
     within("edit", deployments.patch("tickets", &PatchParams::default(), &Patch::Merge(opened))).await.unwrap();
 

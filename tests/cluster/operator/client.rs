@@ -156,4 +156,3 @@ impl tower::Service<Uri> for To {
         Box::pin(async move { Ok(TokioIo::new(TcpStream::connect(at).await?)) })
     }
 }
-

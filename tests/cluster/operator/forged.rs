@@ -99,7 +99,9 @@ async fn a_pod_gets_the_policy_of_its_own_server_and_no_other() {
 
     // The pod is gone, its token is not: the API server would say so, and so must whoever verifies without asking it.
     let pods = world.space.api::<k8s_openapi::api::core::v1::Pod>();
-    within("delete a pod", pods.delete(&pod.name(), &kube::api::DeleteParams::default().grace_period(0))).await.unwrap();
+    within("delete a pod", pods.delete(&pod.name(), &kube::api::DeleteParams::default().grace_period(0)))
+        .await
+        .unwrap();
     eventually("be refused", async || {
         let refused = follow(&world, ca, "tickets", &own).await.err()?;
         // It might be a pod that this replica does not see yet.

@@ -52,7 +52,8 @@ async fn a_stdio_server_is_governed_as_well() {
     let _operator = world.operator().await;
     let program = fixture("fixture-hostile");
     let command = json!([program, "--stdio"]);
-    let source = format!("{{container: {{image: 'registry.example.com/tickets:1', transport: Stdio, command: {command}}}}}");
+    let source =
+        format!("{{container: {{image: 'registry.example.com/tickets:1', transport: Stdio, command: {command}}}}}");
     world.apply(&server("tickets", &source)).await;
     world.apply_role("callers", "caller", "ok").await;
     let pod = Pod::of(&world, "tickets").await;

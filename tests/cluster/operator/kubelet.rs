@@ -47,12 +47,7 @@ impl Pod {
             found.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none())
         })
         .await;
-        Self {
-            object,
-            port: free_port(),
-            admin: free_port(),
-            volumes: TempDir::new().expect("a temporary folder"),
-        }
+        Self { object, port: free_port(), admin: free_port(), volumes: TempDir::new().expect("a temporary folder") }
     }
 
     /// `metadata.name`.

@@ -20,10 +20,11 @@ async fn a_role_edited_into_nonsense_keeps_the_last_good_policy_and_its_status_n
     assert!(accepted["message"].as_str().unwrap().contains("/spec/rules/0/when"), "{accepted}");
     assert!(scene.caller.call("ok").await.is_result(), "the last good policy is in force");
     assert!(!scene.caller.call("secret").await.is_result(), "the nonsense is not");
-    let ready = holds(&world.kind("McpRole"), "callers", "not be ready", |object: Option<&kube::api::DynamicObject>| {
-        object.and_then(|object| condition_of(object, "Ready")).is_some_and(|ready| ready["status"] != "True")
-    })
-    .await;
+    let ready =
+        holds(&world.kind("McpRole"), "callers", "not be ready", |object: Option<&kube::api::DynamicObject>| {
+            object.and_then(|object| condition_of(object, "Ready")).is_some_and(|ready| ready["status"] != "True")
+        })
+        .await;
     assert!(ready.is_some());
 
     // The way out is the way in.

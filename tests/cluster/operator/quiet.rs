@@ -17,7 +17,8 @@ const WINDOW: Duration = Duration::from_secs(12);
 async fn an_operator_at_rest_writes_nothing_but_its_lease() {
     let cluster = Cluster::own().await;
     let scene = Scene::of(World::of(cluster.clone()).await, &["--resync", RESYNC]).await;
-    for kind in [("McpGateway", "default"), ("McpTool", "tickets-ok"), ("McpRole", "callers"), ("McpServer", "tickets")] {
+    for kind in [("McpGateway", "default"), ("McpTool", "tickets-ok"), ("McpRole", "callers"), ("McpServer", "tickets")]
+    {
         scene.world.condition(kind.0, kind.1, "Ready", "True").await;
     }
     let writes = |from: usize| -> Vec<String> {

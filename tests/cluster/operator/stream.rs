@@ -1,10 +1,10 @@
 //! Speaks the policy stream by hand, to ask for what no gateway of ours would.
 
 use tokio::time::timeout;
-use toolgate::wire::proto::policy_client::PolicyClient;
-use toolgate::wire::proto::{FromGateway, Hello, ToGateway, from_gateway};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
+use toolgate::wire::proto::policy_client::PolicyClient;
+use toolgate::wire::proto::{FromGateway, Hello, ToGateway, from_gateway};
 
 use super::world::World;
 use crate::harness::{DEADLINE, within};

@@ -92,8 +92,11 @@ impl World {
     /// Makes `tickets` a governed server on that port: the ServiceAccount `caller` may use `ok`, and nobody `secret`.
     pub(crate) async fn apply_tickets(&self, port: u16) {
         let image = "registry.example.com/tickets:1";
-        self.apply(&server("tickets", &format!("{{container: {{image: '{image}', transport: StreamableHttp, port: {port}}}}}")))
-            .await;
+        self.apply(&server(
+            "tickets",
+            &format!("{{container: {{image: '{image}', transport: StreamableHttp, port: {port}}}}}"),
+        ))
+        .await;
         self.apply_role("callers", "caller", "ok").await;
     }
 
