@@ -281,9 +281,6 @@ async fn lead(
     metrics: Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let fleet = Arc::new(Fleet::default());
-    let replicas = replicas(flags, client);
-    let observer = Observer::new(replicas, flags.policy_server.host.clone(), keys.clone(), fleet.clone());
     let settings = Settings {
         gateway_image: flags.gateway_image.clone(),
         policy_server: PolicyServer {
@@ -301,17 +298,7 @@ async fn lead(
             flags.default_egress.iter().filter_map(to).collect()
         }),
     };
-    let context = Arc::new(Context::new(caches, index, fleet, settings, metrics.clone()));
     let options = Options { identity: flags.identity.clone(), resync: Duration::from_secs(u64::from(flags.resync)) };
-    let election = Election::new(
-        client,
-        lease::Settings {
-            namespace: flags.namespace.clone(),
-            name: LEASE.to_owned(),
-            identity: flags.identity.clone(),
-            ttl: Duration::from_secs(u64::from(flags.lease_seconds)),
-        },
-    );
     let leads = watch::Sender::new(false);
     let mut led = leads.subscribe();
     let tell = async {
@@ -322,18 +309,40 @@ async fn lead(
             }
         }
     };
-    let work = |token: CancellationToken| async move {
-        let hearing = observer.run(token.clone());
-        tokio::join!(hearing, controllers::run(client, context, &options, token));
+    let terms = async {
+        loop {
+            // A term begins with no reports: what gateways said in an earlier one may be over.
+            let fleet = Arc::new(Fleet::default());
+            let observer =
+                Observer::new(replicas(flags, client), flags.policy_server.host.clone(), keys.clone(), fleet.clone());
+            let context =
+                Arc::new(Context::new(caches.clone(), index.clone(), fleet, settings.clone(), metrics.clone()));
+            let options = &options;
+            let work = |token: CancellationToken| async move {
+                let hearing = observer.run(token.clone());
+                tokio::join!(hearing, controllers::run(client, context, options, token));
+            };
+            let election = Election::new(
+                client,
+                lease::Settings {
+                    namespace: flags.namespace.clone(),
+                    name: LEASE.to_owned(),
+                    identity: flags.identity.clone(),
+                    ttl: Duration::from_secs(u64::from(flags.lease_seconds)),
+                },
+            );
+            match lease::hold(election, stop, &leads, work).await {
+                Outcome::Stopped if stop.is_cancelled() => return Ok(()),
+                Outcome::Stopped => return Err(anyhow!("the controllers ended by themselves")),
+                // The API server may just have been away. The controllers are gone; the policy server goes on, so that
+                // no gateway loses its stream, and this process is a candidate again.
+                Outcome::Lost => {}
+            }
+        }
     };
-    let held = tokio::select! {
-        held = lease::hold(election, stop, &leads, work) => held,
-        () = tell => Outcome::Lost, // Its sender lives as long as this does.
-    };
-    match held {
-        Outcome::Stopped if stop.is_cancelled() => Ok(()),
-        Outcome::Stopped => Err(anyhow!("the controllers ended by themselves")),
-        Outcome::Lost => Err(anyhow!("the Lease is lost: another process may lead")),
+    tokio::select! {
+        ended = terms => ended,
+        () = tell => Ok(()), // Never: its sender lives as long as this does.
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Election {
 pub enum Outcome {
     /// As we were told to; the Lease is free.
     Stopped,
-    /// Somebody else leads, or may: this process must end.
+    /// Somebody else leads, or may: the work is gone, and nothing may be written before the Lease is won again.
     Lost,
 }
 
