@@ -309,12 +309,17 @@ async fn lead(
             }
         }
     };
+    let slices = endpoint_slices(flags, client);
     let terms = async {
         loop {
             // A term begins with no reports: what gateways said in an earlier one may be over.
             let fleet = Arc::new(Fleet::default());
-            let observer =
-                Observer::new(replicas(flags, client), flags.policy_server.host.clone(), keys.clone(), fleet.clone());
+            let observer = Observer::new(
+                replicas(flags, slices.as_ref()),
+                flags.policy_server.host.clone(),
+                keys.clone(),
+                fleet.clone(),
+            );
             let context =
                 Arc::new(Context::new(caches.clone(), index.clone(), fleet, settings.clone(), metrics.clone()));
             let options = &options;
@@ -346,20 +351,26 @@ async fn lead(
     }
 }
 
+/// The EndpointSlices of the Service that `--policy-server` names, if it names one of this namespace.
+fn endpoint_slices(flags: &Cli, client: &Client) -> Option<Cache<EndpointSlice>> {
+    let mut labels = flags.policy_server.host.split('.');
+    let (service, namespace, kind) = (labels.next()?, labels.next()?, labels.next()?);
+    if kind != "svc" || namespace != flags.namespace || !flags.policy_replica.is_empty() {
+        return None;
+    }
+    let scope = Scope::Namespaces(vec![flags.namespace.clone()]);
+    let (slices, keep) = Cache::new(client, &scope, &format!("kubernetes.io/service-name={service}"));
+    tokio::spawn(keep);
+    Some(slices)
+}
+
 /// Where every replica of the policy server is heard.
-fn replicas(flags: &Cli, client: &Client) -> Replicas {
+fn replicas(flags: &Cli, slices: Option<&Cache<EndpointSlice>>) -> Replicas {
+    if let Some(slices) = slices {
+        return Replicas::Behind(slices.clone());
+    }
     if !flags.policy_replica.is_empty() {
         return Replicas::At(flags.policy_replica.iter().copied().collect());
-    }
-    let mut labels = flags.policy_server.host.split('.');
-    if let (Some(service), Some(namespace), Some("svc")) = (labels.next(), labels.next(), labels.next())
-        && namespace == flags.namespace
-    {
-        let scope = Scope::Namespaces(vec![flags.namespace.clone()]);
-        let (slices, keep) =
-            Cache::<EndpointSlice>::new(client, &scope, &format!("kubernetes.io/service-name={service}"));
-        tokio::spawn(keep);
-        return Replicas::Behind(slices);
     }
     let ip = match flags.policy_listen.ip() {
         ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

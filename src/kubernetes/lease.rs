@@ -5,8 +5,7 @@
 //! `resourceVersion` that was read, so of two who try, one wins.
 //!
 //! A leader that could not renew for two thirds of the Lease's time stops before anybody else may begin: the token of
-//! [`hold`]'s work is cancelled and the work is dropped. The process must then end, because writes of it may still be
-//! on their way.
+//! [`hold`]'s work is cancelled and the work is dropped, so that the last third is left for writes on their way.
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! What objects say together, and what is left of them when they are broken.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
