@@ -17,9 +17,10 @@ help: ## List the targets
 test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
-	@$(MAKE) tools charts cluster-api guards
+	@$(MAKE) tools charts cluster-api
 	@$(MAKE) clippy
 	@$(MAKE) build-tests
+	@$(MAKE) guards
 	@$(MAKE) fuzz
 	@$(MAKE) soak-short
 	$(CARGO) test --locked
@@ -60,7 +61,8 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 charts: ## Check the charts and the example for clusters: schemas, scores, rights
 	@.ci/charts
 
-guards: ## Let an API server judge the chart's admission policies
+guards: ## Let an API server judge the chart's rights and admission policies
+	$(CARGO) build --locked --bin toolgate-operator
 	@.ci/guards
 
 build-tests: # Before anything runs, so that what does not compile fails early

@@ -16,7 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds(protox::compile(["proto/policy.proto"], ["proto"])?)?;
     let native = std::env::var("HOST").ok() == std::env::var("TARGET").ok();
     if native && glibc().is_some_and(|version| version >= GLIBC) {
-        println!("cargo:rustc-link-arg-bin=toolgate=-Wl,-z,pack-relative-relocs");
+        for program in ["toolgate", "toolgate-gateway"] {
+            println!("cargo:rustc-link-arg-bin={program}=-Wl,-z,pack-relative-relocs");
+        }
     }
     Ok(())
 }

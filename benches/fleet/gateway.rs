@@ -12,7 +12,6 @@ use tonic::Request;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use toolgate::policy::{Policy, snapshot};
 use toolgate::wire::envelope;
-use toolgate::wire::keys::VerifyKey;
 use toolgate::wire::proto::from_gateway::Message as Said;
 use toolgate::wire::proto::policy_client::PolicyClient;
 use toolgate::wire::proto::to_gateway::Message as Heard;
@@ -94,7 +93,7 @@ impl Fleet {
             let policy = Policy::from_json(&opened.snapshot)?;
             let role = policy.snapshot().inputs.iter().find(|input| input.kind == "McpRole" && input.name == ROLE);
             let generation = role.map_or(0, |role| role.generation);
-            say(Said::Ack(Ack { version: Some(opened.version.into()), hash: opened.hash })).await?;
+            say(Said::Ack(Ack { version: Some((&opened.version).into()), hash: opened.hash })).await?;
             self.enforced.lock().insert(pod.server.clone(), (generation, Instant::now()));
             self.changed.send_modify(|changed| *changed += 1);
             if std::mem::take(&mut is_first) {

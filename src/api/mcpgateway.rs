@@ -118,8 +118,9 @@ pub struct Jwks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     pub inline: Option<String>,
-    /// A ConfigMap of this namespace that holds a JWK set as JSON text, with public keys only. A change of it is in
-    /// force at once. Not read on a laptop.
+    /// A ConfigMap of this namespace that holds a JWK set as JSON text, with public keys only. It needs the label
+    /// `toolgate.dev/jwks: "true"`, without which it is not read. A change of it is in force at once. Not read on a
+    /// laptop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKey>,
 }

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct Sandbox {
-    /// Where the server's container may write. `ReadOnly` (the default): nowhere but in volumes that `podTemplate`
-    /// mounts. `Scratch`: besides in an empty `/tmp` that ends with the pod. Only with `source.container`.
+    /// See [`Filesystem`], whose documentation takes the place of this one in the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<Filesystem>,
     /// A RuntimeClass of the cluster for the server's pods, for example one that runs gVisor. Unset: the cluster's
@@ -18,10 +17,7 @@ pub struct Sandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub runtime_class_name: Option<String>,
-    /// What keeps callers from going around the gateway. `Process` (the default): the server listens on localhost
-    /// alone; if its port answers on the pod's address, the McpServer is not Ready. `NetworkPolicy`: the server may
-    /// listen on any address, and the pods' NetworkPolicy, which your cluster must enforce, admits the gateway's port
-    /// alone. Only with `source.container`.
+    /// See [`Isolation`], whose documentation takes the place of this one in the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     /// Where the pods may connect to, besides what the gateway itself needs: DNS, the operator, the issuers' keys. `[]`
@@ -45,7 +41,8 @@ impl Sandbox {
     }
 }
 
-/// Where a container may write.
+/// Where the server's container may write. `ReadOnly` (the default): nowhere but in volumes that `podTemplate` mounts.
+/// `Scratch`: besides in an empty `/tmp` of at most 1 GiB that ends with the pod. Only with `source.container`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Filesystem {
     /// Nowhere.
@@ -55,7 +52,10 @@ pub enum Filesystem {
     Scratch,
 }
 
-/// What keeps callers from going around a gateway.
+/// What keeps callers from going around the gateway. `Process` (the default): the server listens on localhost alone; if
+/// its port answers on the pod's address, the McpServer is not Ready. `NetworkPolicy`: the server may listen on any
+/// address, and the pods' NetworkPolicy, which your cluster must enforce, admits the gateway's port alone. Only with
+/// `source.container`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Isolation {
     /// The server listens on localhost alone.

@@ -189,6 +189,7 @@ pub struct Remote {
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CaBundle {
-    /// A ConfigMap of this namespace that holds certificates as PEM. These count instead of the public ones.
+    /// A ConfigMap of this namespace that holds certificates as PEM. These count instead of the public ones. The pods
+    /// wait until it exists.
     pub config_map_ref: ConfigMapKey,
 }

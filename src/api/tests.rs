@@ -112,6 +112,18 @@ fn every_field_is_documented() {
     }
 }
 
+/// The documentation of an enum takes the place of that of an optional field: it must serve both.
+#[test]
+fn every_value_of_an_enum_is_explained() {
+    each_schema(|path, schema| {
+        // Days and the status of a condition need no words.
+        for value in schema["enum"].as_array().into_iter().flatten().filter(|_| !path.contains(".days")) {
+            let text = schema["description"].as_str().unwrap_or_default();
+            assert!(text.contains(&format!("`{}`", value.as_str().unwrap())), "{path}: {value}");
+        }
+    });
+}
+
 #[test]
 fn enums_are_in_pascal_case() {
     each_schema(|path, schema| {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +107,15 @@ pub async fn run(client: &Client, context: Arc<Context>, options: &Options, stop
         () = queues.feed(&context, options.resync) => {}
         () = depths => {}
     }
+}
+
+/// The first bytes of a SHA-256, in hexadecimal: enough to tell apart what nobody forges.
+fn hex(bytes: &[u8], length: usize) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(bytes).iter().take(length).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // Writing to a String cannot fail.
+        text
+    })
 }
 
 /// One kind's controller, as the queue sees it.

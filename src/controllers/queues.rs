@@ -124,8 +124,9 @@ impl Queues {
         orphans(&caches.config_maps, &mut gone);
         orphans(&caches.network_policies, &mut gone);
         orphans(&caches.disruption_budgets, &mut gone);
-        gone.retain(|key| caches.servers.get(key).is_none());
-        gone.into_iter().for_each(|key| self.servers.add(key));
+        for key in gone.into_iter().filter(|key| caches.servers.get(key).is_none()) {
+            self.servers.add(key);
+        }
     }
 
     /// The servers that trust a gateway's issuers: their barrier lets them fetch the keys.
@@ -280,7 +281,9 @@ impl Queues {
             sleep(every).await;
             let caches = &context.caches;
             let spread = |queue: &Queue, keys: Vec<Key>| {
-                keys.into_iter().for_each(|key| queue.add_after(key, jittered(every / 2)))
+                for key in keys {
+                    queue.add_after(key, jittered(every / 2));
+                }
             };
             spread(&self.servers, keys(&caches.servers));
             spread(&self.tools, keys(&caches.tools));

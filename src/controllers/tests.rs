@@ -86,6 +86,7 @@ impl World {
                 inputs.push(Input { kind: kind.to_owned(), name, uid: String::new(), generation });
             }
         }
+        inputs.sort();
         if !self.fake.all(SERVERS).is_empty() {
             let published = Published {
                 target: target.clone(),
@@ -149,7 +150,8 @@ impl World {
         for _ in 0..20 {
             let written = self.fake.writes().len();
             process.context.caches.read(&self.fake);
-            process.servers.reconcile(&("agents".to_owned(), "a".to_owned())).await?;
+            let next = process.servers.reconcile(&("agents".to_owned(), "a".to_owned())).await?;
+            let is_put_off = matches!(next, Next::After(wait) if wait <= Duration::from_secs(3));
             for (resource, kind) in [(TOOLS, 0), (ROLES, 1), ("apis/toolgate.dev/v1alpha1/mcpgateways", 2)] {
                 for object in self.fake.all(resource) {
                     let key = ("agents".to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
@@ -162,7 +164,7 @@ impl World {
                 }
             }
             advance(Duration::from_secs(3)).await; // What was put off is due.
-            if self.fake.writes().len() == written {
+            if self.fake.writes().len() == written && !is_put_off {
                 return Ok(());
             }
         }

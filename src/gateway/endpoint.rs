@@ -38,7 +38,7 @@ pub(super) struct Endpoint {
     /// The connection to the policy server, where the policy comes from one.
     pub(super) link: ArcSwapOption<Link>,
     /// The server said that one of its lists changed.
-    pub(super) changed: Notify,
+    pub(super) changed: Arc<Notify>,
 }
 
 /// A policy in force, with all that depends on it.
@@ -65,9 +65,14 @@ impl Endpoint {
         closing: CancellationToken,
         drain: Arc<Drain>,
     ) -> Result<Self, UpstreamError> {
+        let upstream = Upstream::new(config.clone())?;
+        let changed = match &upstream {
+            Upstream::Stdio(upstream) => upstream.changed().clone(),
+            Upstream::Http(_) => Arc::default(),
+        };
         Ok(Self {
             name: name.into(),
-            upstream: Upstream::new(config.clone())?,
+            upstream,
             config,
             force: ArcSwapOption::empty(),
             sessions: Sessions::default(),
@@ -76,7 +81,7 @@ impl Endpoint {
             closing,
             drain,
             link: ArcSwapOption::empty(),
-            changed: Notify::new(),
+            changed,
         })
     }
 

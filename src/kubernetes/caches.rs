@@ -3,7 +3,8 @@
 //! Owns which kinds are watched and by which labels. Of users' own objects beside the four kinds only Services are
 //! watched, and the ConfigMaps that bear a label for it; Secrets never are.
 
-use futures::future;
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -12,6 +13,7 @@ use kube::Client;
 
 use crate::api::{McpGateway, McpRole, McpServer, McpTool};
 
+use super::apply::Object;
 use super::labels::{self, KEY_SETS};
 use super::watch::{Cache, Scope};
 
@@ -38,46 +40,34 @@ pub struct Caches {
     pub config_maps: Cache<ConfigMap>,
     /// Users' ConfigMaps with key sets and certificates.
     pub key_sets: Cache<ConfigMap>,
-    /// Our NetworkPolicies.
+    /// Our `NetworkPolicies`.
     pub network_policies: Cache<NetworkPolicy>,
-    /// Our PodDisruptionBudgets.
+    /// Our `PodDisruptionBudgets`.
     pub disruption_budgets: Cache<PodDisruptionBudget>,
 }
 
 impl Caches {
-    /// The caches, and the future that keeps them; see [`Cache::new`].
+    /// The caches, and the future that keeps them: it must be polled, and ends only if one of the watches did.
     pub fn new(client: &Client, scope: &Scope) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let owned = labels::owned();
-        let (servers, a) = Cache::new(client, scope, "");
-        let (tools, b) = Cache::new(client, scope, "");
-        let (roles, c) = Cache::new(client, scope, "");
-        let (gateways, d) = Cache::new(client, scope, "");
-        let (pods, e) = Cache::new(client, scope, labels::SERVER);
-        let (deployments, f) = Cache::new(client, scope, &owned);
-        let (services, g) = Cache::new(client, scope, "");
-        let (service_accounts, h) = Cache::new(client, scope, &owned);
-        let (config_maps, i) = Cache::new(client, scope, &owned);
-        let (network_policies, j) = Cache::new(client, scope, &owned);
-        let (key_sets, l) = Cache::new(client, scope, KEY_SETS);
-        let (disruption_budgets, k) = Cache::new(client, scope, &owned);
+        let mut kept: Vec<BoxFuture<'static, ()>> = Vec::new();
         let caches = Self {
-            servers,
-            tools,
-            roles,
-            gateways,
-            pods,
-            deployments,
-            services,
-            service_accounts,
-            config_maps,
-            key_sets,
-            network_policies,
-            disruption_budgets,
+            servers: watched(client, scope, "", &mut kept),
+            tools: watched(client, scope, "", &mut kept),
+            roles: watched(client, scope, "", &mut kept),
+            gateways: watched(client, scope, "", &mut kept),
+            pods: watched(client, scope, labels::SERVER, &mut kept),
+            deployments: watched(client, scope, &owned, &mut kept),
+            services: watched(client, scope, "", &mut kept),
+            service_accounts: watched(client, scope, &owned, &mut kept),
+            config_maps: watched(client, scope, &owned, &mut kept),
+            key_sets: watched(client, scope, KEY_SETS, &mut kept),
+            network_policies: watched(client, scope, &owned, &mut kept),
+            disruption_budgets: watched(client, scope, &owned, &mut kept),
         };
         let keep = async move {
-            let policy = future::join4(a, b, c, d);
-            let owned = future::join(future::join4(e, f, g, h), future::join4(i, j, k, l));
-            future::join(policy, owned).await;
+            // One that ended would leave a cache behind that never changes again.
+            future::select_all(kept).await;
         };
         (caches, keep)
     }
@@ -94,6 +84,18 @@ impl Caches {
         );
         future::join4(policy, workloads, rest, self.key_sets.ready()).await;
     }
+}
+
+/// A cache, and its keeper with the others.
+fn watched<K: Object>(
+    client: &Client,
+    scope: &Scope,
+    labels: &str,
+    kept: &mut Vec<BoxFuture<'static, ()>>,
+) -> Cache<K> {
+    let (cache, keep) = Cache::new(client, scope, labels);
+    kept.push(keep.boxed());
+    cache
 }
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ impl Caches {
 
     /// Lists everything anew.
     pub(crate) fn read(&self, fake: &super::fake::Fake) {
-        fn list<K: super::apply::Object>(
+        fn list<K: Object>(
             fake: &super::fake::Fake,
             resource: &str,
             label: Option<(&str, Option<&str>)>,
@@ -131,7 +133,8 @@ impl Caches {
                 })
             };
             let objects = fake.all(resource).into_iter().filter(selected);
-            cache.set(objects.map(|object| serde_json::from_value(object).unwrap()).collect(), fake.version());
+            let objects: Vec<K> = objects.map(|object| serde_json::from_value(object).unwrap()).collect();
+            cache.set(&objects, fake.version());
         }
         let owned = Some((labels::MANAGED_BY, Some(labels::TOOLGATE)));
         list(fake, "apis/toolgate.dev/v1alpha1/mcpservers", None, &self.servers);

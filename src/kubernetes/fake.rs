@@ -81,7 +81,9 @@ impl Fake {
         };
         let orphans: Vec<Address> =
             state.objects.iter().filter(|(_, object)| is_orphan(object)).map(|(address, _)| address.clone()).collect();
-        orphans.iter().for_each(|address| state.delete(address));
+        for address in &orphans {
+            state.delete(address);
+        }
     }
 
     /// Every object of a resource.

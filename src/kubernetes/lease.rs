@@ -94,17 +94,14 @@ impl Election {
     /// Writes on top of what was read, metadata and all. `Ok(false)`: somebody wrote in between.
     async fn write(&self, current: Option<Lease>, spec: LeaseSpec) -> Result<bool, kube::Error> {
         let params = PostParams { field_manager: Some("toolgate/lease".to_owned()), ..PostParams::default() };
-        let written = match current {
-            Some(mut lease) => {
-                lease.spec = Some(spec);
-                lease.meta_mut().managed_fields = None;
-                self.api.replace(&self.settings.name, &params, &lease).await
-            }
-            None => {
-                let mut lease = Lease { spec: Some(spec), ..Lease::default() };
-                lease.meta_mut().name = Some(self.settings.name.clone());
-                self.api.create(&params, &lease).await
-            }
+        let mut lease = current.clone().unwrap_or_default();
+        lease.spec = Some(spec);
+        lease.meta_mut().managed_fields = None;
+        let written = if current.is_some() {
+            self.api.replace(&self.settings.name, &params, &lease).await
+        } else {
+            lease.meta_mut().name = Some(self.settings.name.clone());
+            self.api.create(&params, &lease).await
         };
         match written {
             Ok(_) => Ok(true),

@@ -5,7 +5,7 @@
 //!
 //! # Rights
 //! Everything that the operator asks of the API server; a chart grants this and no more. "Everywhere" means each
-//! watched namespace: a ClusterRole, or one Role a namespace with `--watch-namespace`.
+//! watched namespace: a `ClusterRole`, or one Role a namespace with `--watch-namespace`.
 //!
 //! | where | group | resources | verbs | for |
 //! |---|---|---|---|---|

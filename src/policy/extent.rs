@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     /// A world of the servers `a`, `b` with two tools each, and these roles.
-    fn world(roles: &[(&str, &[&str], Value)]) -> World {
+    fn world(declared: &[(&str, &[&str], Value)]) -> World {
         let input = |kind: &str, name: &str| json!({"kind": kind, "name": name, "uid": "", "generation": 1});
         let server = |name: &str| {
             json!([["n", name], {
@@ -114,7 +114,7 @@ mod tests {
             }])
         };
         let role = |(name, inherits, rules): &(&str, &[&str], Value)| {
-            let parsed: Vec<Value> = rules
+            let written: Vec<Value> = rules
                 .as_array()
                 .unwrap()
                 .iter()
@@ -126,13 +126,13 @@ mod tests {
                 })
                 .collect();
             json!([["n", name], {
-                "inherits": inherits, "subjects": [], "rules": parsed, "input": input("McpRole", name),
+                "inherits": inherits, "subjects": [], "rules": written, "input": input("McpRole", name),
             }])
         };
         let world = json!({
             "servers": [server("a"), server("b")],
             "tools": [tool("a", "get"), tool("a", "put"), tool("b", "get"), tool("b", "put")],
-            "roles": roles.iter().map(role).collect::<Vec<_>>(),
+            "roles": declared.iter().map(role).collect::<Vec<_>>(),
             "gateways": [],
         });
         serde_json::from_value(world).unwrap()

@@ -42,8 +42,6 @@ use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
 use super::snapshot::Input;
 use super::world::{Finding, Key, ObjectRef, Severity, World};
 
-pub use config_maps::config_maps;
-
 /// Every object of the kinds that policy reads, in any order. A cluster's are shared with its caches.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -57,7 +55,7 @@ pub struct Objects {
     pub gateways: Vec<Arc<McpGateway>>,
     /// Who signs ServiceAccount tokens; unset on a laptop.
     pub cluster: Option<ClusterIssuer>,
-    /// `data` of the ConfigMaps that [`config_maps`] names, as far as they exist.
+    /// `data` of the ConfigMaps with the label `toolgate.dev/jwks: "true"`.
     pub config_maps: BTreeMap<Key, BTreeMap<String, String>>,
 }
 

@@ -16,7 +16,6 @@ const UNRESOLVED: &[&str] = &[
     reason::ISSUER_NOT_FOUND,
     reason::CONFIG_MAP_NOT_FOUND,
     reason::SERVICE_NOT_FOUND,
-    reason::RUNTIME_CLASS_NOT_FOUND,
 ];
 
 /// What was found about one object.

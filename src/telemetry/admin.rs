@@ -24,7 +24,7 @@ const CONNECTIONS: usize = 64;
 /// Time for the headers of a request.
 const HEADERS: Duration = Duration::from_secs(5);
 /// A connection ends after this time, whatever it does.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 
 /// Whether this process can do its work; the text says what it waits for.
 pub type Ready = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;

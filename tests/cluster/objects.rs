@@ -14,6 +14,7 @@ use crate::harness::{Cluster, definition, resource_of, schema_of, strict, walk, 
 
 /// Specs that set, taken together, every field of their kind.
 #[rustfmt::skip]
+#[allow(clippy::too_many_lines)] // A table.
 fn full(kind: &str) -> Vec<Value> {
     match kind {
         "McpGateway" => vec![

@@ -44,7 +44,7 @@ fn status(kind: &str) -> Value {
 
 const KINDS: [&str; 4] = ["McpGateway", "McpRole", "McpServer", "McpTool"];
 
-fn object(kind: &str, members: Value) -> Value {
+fn object(kind: &str, members: &Value) -> Value {
     let mut object = json!({"apiVersion": "toolgate.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}});
     object.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     object
@@ -55,12 +55,12 @@ async fn a_status_survives_and_neither_half_writes_the_other() {
     let space = Cluster::shared().await.namespace().await;
     for kind in KINDS {
         let api = space.dynamic(&resource_of(&definition(kind)));
-        let whole = object(kind, json!({"spec": spec(kind), "status": {"observedGeneration": 7}}));
+        let whole = object(kind, &json!({"spec": spec(kind), "status": {"observedGeneration": 7}}));
         let made = within("apply", api.patch("a", &strict(), &Patch::Apply(&whole))).await.unwrap();
         assert!(made.data["status"].is_null(), "{kind}: an author writes no status: {}", made.data["status"]);
 
         let params = PatchParams::apply("toolgate-test/status").force().validation_strict();
-        let written = object(kind, json!({"status": status(kind)}));
+        let written = object(kind, &json!({"status": status(kind)}));
         let held = within("apply a status", api.patch_status("a", &params, &Patch::Apply(&written))).await;
         let held = held.unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(held.data["status"], status(kind), "{kind}: the server holds something else");
@@ -96,10 +96,10 @@ fn every_field_is_set_by_a_status_above() {
 async fn a_server_is_scaled_through_its_scale() {
     let space = Cluster::shared().await.namespace().await;
     let api = space.api::<McpServer>();
-    let written = object("McpServer", json!({"spec": spec("McpServer")}));
+    let written = object("McpServer", &json!({"spec": spec("McpServer")}));
     within("apply", api.patch("a", &strict(), &Patch::Apply(&written))).await.unwrap();
     let params = PatchParams::apply("toolgate-test/status").force();
-    let seen = object("McpServer", json!({"status": status("McpServer")}));
+    let seen = object("McpServer", &json!({"status": status("McpServer")}));
     within("apply a status", api.patch_status("a", &params, &Patch::Apply(&seen))).await.unwrap();
 
     let scale = within("read the scale", api.get_scale("a")).await.unwrap();

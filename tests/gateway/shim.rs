@@ -47,7 +47,7 @@ async fn bytes_pass_both_ways_and_closing_the_input_is_seen() {
         writer.shutdown().await.unwrap();
     };
     let mut got = Vec::new();
-    let (_, read) = tokio::join!(writing, timeout(PATIENCE, reader.read_to_end(&mut got)));
+    let ((), read) = tokio::join!(writing, timeout(PATIENCE, reader.read_to_end(&mut got)));
 
     read.expect("cat ends with its input").unwrap();
     assert!(got == sent, "{} bytes of {}", got.len(), sent.len());

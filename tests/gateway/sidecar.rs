@@ -14,7 +14,7 @@ use crate::support::policy::PolicyServer;
 use crate::support::process::fixture;
 use crate::support::shim::Shim;
 use crate::support::sidecar::{Pod, Sidecar, version};
-use crate::support::{Client, Server, eventually, tls, until};
+use crate::support::{Arrivals, Client, Server, eventually, tls, until};
 
 /// A pod in front of the hostile fixture, and that fixture.
 fn pod(name: &str) -> (Pod, Server) {
@@ -377,4 +377,33 @@ async fn a_shim_that_is_not_there_yet_is_reached_when_it_comes() {
     std::os::unix::fs::symlink(shim.socket(), &socket).unwrap();
 
     eventually("calls are answered", async || gateway.allows("ok").await.then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_that_its_tools_changed_is_asked_again() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let (log, replay) = (scratch.path().join("log"), scratch.path().join("replay"));
+    std::fs::create_dir(&replay).unwrap();
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    let result = r#"{"jsonrpc":"2.0","id":@ID@,"result":{"content":[{"type":"text","text":"done"}]}}"#;
+    std::fs::write(replay.join("change"), format!("{changed}\n{result}")).unwrap();
+    let fixture = fixture("fixture-hostile");
+    let flags = [fixture.as_os_str(), "--stdio".as_ref(), "--log".as_ref(), log.as_os_str()];
+    let shim = Shim::serve(flags.into_iter().chain(["--replay".as_ref(), replay.as_os_str()])).await;
+    let (pod, policy) = (
+        Pod::new::<[std::ffi::OsString; 2]>("changes", ["--stdio-socket".into(), shim.socket().into_os_string()]),
+        PolicyServer::start().await,
+    );
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+    let asked = || Arrivals::at(&log).messages().iter().filter(|line| line.contains("tools/list")).count();
+    // At start, and because the policy server is connected.
+    until("it was asked twice", || (asked() == 2).then_some(())).await;
+
+    let client = Client::legacy(&gateway.url, None).await; // It opens no stream that would be told.
+
+    assert_eq!(client.call("replay", json!({"replay": "change"})).await.text(), "done");
+
+    until("it is asked again", || (asked() == 3).then_some(())).await;
 }

@@ -70,12 +70,11 @@ pub const ROLE_NOT_FOUND: &str = "RoleNotFound";
 pub const TOOL_NOT_FOUND: &str = "ToolNotFound";
 /// No McpGateway of this namespace lists the issuer, so the subject means nobody. Add the issuer.
 pub const ISSUER_NOT_FOUND: &str = "IssuerNotFound";
-/// The ConfigMap, or the key in it, does not exist in this namespace. Create it, or correct the name.
+/// The ConfigMap, or the key in it, does not exist in this namespace, or lacks the label `toolgate.dev/jwks: "true"`.
+/// Create it, correct the name, or label it.
 pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
 /// The Service, or its port, does not exist in this namespace. Create it, or correct the name.
 pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
-/// The RuntimeClass does not exist. Install it, or correct the name.
-pub const RUNTIME_CLASS_NOT_FOUND: &str = "RuntimeClassNotFound";
 
 /// No pod is Ready yet. If it stays, look at the pods and at the quota of the namespace.
 pub const PODS_NOT_READY: &str = "PodsNotReady";
@@ -87,7 +86,7 @@ pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
 pub const CRASH_LOOPING: &str = "CrashLooping";
 /// A container cannot be made: the message says why. Correct what it names.
 pub const CONTAINER_FAILED: &str = "ContainerFailed";
-/// Kubernetes refuses the pods, for a quota or a policy. The message says which.
+/// Kubernetes refuses the pods, for a quota, a policy or a RuntimeClass that does not exist. The message says which.
 pub const PODS_REFUSED: &str = "PodsRefused";
 /// No node can take the pods. The message says why.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
@@ -140,5 +139,6 @@ pub const NO_MATCH: &str = "NoMatch";
 pub const NO_DESCRIPTION: &str = "NoDescription";
 /// A warning. No issuer is listed, so only identities of `toolgate local` have the role. Add an McpGateway.
 pub const NO_ISSUERS: &str = "NoIssuers";
-/// A warning of the laptop. ServiceAccounts exist only in a cluster. Add identities to `toolgate.local.yaml`.
+/// A warning of the laptop. ServiceAccounts and ConfigMaps exist only in a cluster. Add identities to
+/// `toolgate.local.yaml`, or ignore it.
 pub const NO_CLUSTER: &str = "NoCluster";

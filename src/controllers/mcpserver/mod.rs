@@ -69,7 +69,7 @@ impl Controller {
         let plan = plan::plan(&server, &gathered.facts(), &context.settings);
         let apply = Apply { writer, caches: &context.caches, boots: &self.boots, server: &server };
         let outcome = apply.run(&plan, &gathered.registration).await?;
-        let status = self.status(key, &server, &gathered, &plan.findings, &outcome);
+        let status = Self::status(key, &server, &gathered, &plan.findings, &outcome);
         let before = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.reporter.report(server.as_ref(), &status, before, &status.conditions).await?;
         if outcome.is_refused {
@@ -96,7 +96,6 @@ impl Controller {
     }
 
     fn status(
-        &self,
         key: &Key,
         server: &McpServer,
         gathered: &Gathered,

@@ -19,7 +19,7 @@ pub(super) const MCP_PORT: i32 = 8443;
 /// Where the gateway answers probes.
 pub(super) const ADMIN_PORT: i32 = 9901;
 
-/// ServiceAccount, NetworkPolicy and PodDisruptionBudget of a server.
+/// `ServiceAccount`, `NetworkPolicy` and `PodDisruptionBudget` of a server.
 pub(in crate::controllers) fn companion(server: &str) -> String {
     format!("{server}-toolgate")
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Resource as _;
-use sha2::{Digest as _, Sha256};
 
 use crate::api::{Lifecycle, McpServer, McpTool, McpToolSpec, Object as _, Reference};
+use crate::controllers::hex;
 use crate::kubernetes::labels;
 use crate::policyserver::fleet::Offer;
 
@@ -88,7 +88,7 @@ fn object_name(server: &str, tool: &str) -> String {
             break;
         }
     }
-    let hash: String = Sha256::digest(tool.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(tool.as_bytes(), 4);
     let slug = slug.trim_end_matches('-');
     if slug.is_empty() { format!("{server}-{hash}") } else { format!("{server}-{slug}-{hash}") }
 }

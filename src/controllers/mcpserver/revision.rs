@@ -9,9 +9,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::api::McpServer;
+use crate::controllers::hex;
 use crate::controllers::settings::Settings;
 
 /// The annotation.
@@ -40,8 +40,7 @@ pub(super) fn declared(server: &McpServer, settings: &Settings) -> String {
         "verifyKey": settings.verify_key.to_string(),
     });
     // The order of members is the alphabet's: serde_json keeps objects sorted.
-    let digest = Sha256::digest(said.to_string().as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(said.to_string().as_bytes(), 16)
 }
 
 /// The revision that a Deployment was planned from.

@@ -106,13 +106,13 @@ fn name(item: &Value) -> &str {
     item.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn is_reserved(item: &&Value) -> bool {
+fn is_reserved(item: &Value) -> bool {
     name(item).starts_with(pod_template::RESERVED_PREFIX)
 }
 
 /// What is the gateway's of a list, in order: an init container that came before the gateway would run without it.
 fn reserved<'a>(template: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-    items(template, path).filter(is_reserved)
+    items(template, path).filter(|item| is_reserved(item))
 }
 
 /// `before` is the server's container as it was planned.

@@ -144,7 +144,7 @@ impl State {
     async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
         if message.kind == Kind::Notification && message.method.ends_with("/list_changed") {
-            delivery.endpoint.changed.notify_one();
+            delivery.endpoint.changed.notify_one(); // A server over HTTP says it only to its sessions.
         }
         let (force, caller) = delivery.current();
         let mut fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
@@ -12,7 +13,7 @@ use crate::gateway::catalogue::Digests;
 /// Time between two questions to a server that answers.
 const PERIOD: Duration = Duration::from_mins(5);
 /// Time in which several changes count as one.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(3);
 /// Time before a server that did not answer is asked again; doubled after each.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest such time.
@@ -42,6 +43,8 @@ pub(in crate::gateway) async fn run(
                 wait
             }
         };
+        // Some servers say that their lists changed at the start of each session, ours included.
+        let _ = gateway.lists_changed(server).now_or_never();
         tokio::select! {
             () = sleep(wait) => {}
             () = on_demand.notified() => {}

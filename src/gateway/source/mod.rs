@@ -99,21 +99,23 @@ impl<'g> Source<'g> {
 
     /// Stays connected.
     async fn follow(&self) {
-        let mut pace = Pace::default();
+        let (mut pace, mut told) = (Pace::default(), String::new());
         loop {
             let begun = Instant::now();
             let Err(error) = self.session().await;
             if self.is_connected.swap(false, Ordering::Relaxed) {
                 self.gateway.stream_is(&self.settings.target.server, false);
-                match error {
+                match &error {
                     StreamError::Ended => tracing::info!("the policy server asked to connect anew"),
                     error => tracing::warn!(%error, "the policy server is lost; what is in force stays in force"),
                 }
                 if begun.elapsed() >= GOOD {
                     pace.worked();
                 }
-            } else {
-                tracing::warn!(%error, "no policy server");
+                told.clear();
+            } else if told != error.to_string() {
+                tracing::warn!(%error, "no policy server; it is tried again");
+                told = error.to_string(); // Once is enough, until it is another reason.
             }
             let mut chance = [0];
             // Without chance all wait equally long, which is only less kind.

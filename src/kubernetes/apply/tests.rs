@@ -21,8 +21,9 @@ fn desired(data: &[(&str, &str)]) -> ConfigMap {
 
 /// What the cache would see.
 fn refresh<K: Object>(fake: &Fake, resource: &str, cache: &Cache<K>) {
-    let objects = fake.all(resource).into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
-    cache.set(objects, fake.version());
+    let objects: Vec<K> =
+        fake.all(resource).into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
+    cache.set(&objects, fake.version());
 }
 
 #[tokio::test]

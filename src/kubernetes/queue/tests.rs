@@ -76,7 +76,7 @@ async fn a_change_ends_every_wait_and_the_sooner_of_two_waits_counts() {
     assert_eq!(state.later.len(), 1);
     assert_eq!(state.take(now), None);
     assert_eq!(state.take(after(31)), Some(key("a")));
-    state.done(&key("a"), Next::After(Duration::from_secs(60)), now);
+    state.done(&key("a"), Next::After(Duration::from_mins(1)), now);
 
     state.add(key("a"));
 

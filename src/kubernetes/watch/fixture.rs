@@ -27,12 +27,13 @@ where
     }
 
     /// Everything of the kind, and how new that is.
-    pub(crate) fn set(&self, objects: Vec<K>, version: u64) {
-        let part = &self.shared.parts[0];
-        let objects = objects.into_iter().map(|object| (key(&object), Arc::new(trimmed(object))));
-        *part.objects.write() = objects.collect();
-        part.version.store(version, Ordering::Release);
-        part.lists.send_modify(|lists| *lists += 1);
+    pub(crate) fn set(&self, objects: &[K], version: u64) {
+        for part in &self.shared.parts {
+            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
+            *part.objects.write() = objects.collect();
+            part.version.store(version, Ordering::Release);
+            part.lists.send_modify(|lists| *lists += 1);
+        }
     }
 
     /// An object was written.

@@ -141,12 +141,17 @@ fn keys(jwks: Option<&Jwks>, objects: &Objects, object: &ObjectRef, pointer: &st
             match config_maps::find(objects, &object.namespace, wanted) {
                 Ok(text) => (text, "configMapRef"),
                 Err(missing) => {
-                    let consequence = if missing.is_laptop {
-                        "only identities of toolgate.local.yaml have tokens of this issuer"
-                    } else {
-                        "no token of this issuer is accepted"
-                    };
-                    missing.report(object, &format!("{pointer}/configMapRef"), consequence, report);
+                    let pointer = format!("{pointer}/configMapRef");
+                    match missing {
+                        config_maps::Missing::Cluster(message) => {
+                            report.error(object, pointer, reason::CONFIG_MAP_NOT_FOUND, message);
+                        }
+                        config_maps::Missing::Laptop => {
+                            let message = "ConfigMaps are not read on a laptop, so only identities of \
+                                           toolgate.local.yaml have tokens of this issuer";
+                            report.warning(object, pointer, reason::NO_CLUSTER, message.to_owned());
+                        }
+                    }
                     return none();
                 }
             }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Objects, Report, config_maps, in_namespace, input, quoted, reference};
+use super::{Objects, Report, in_namespace, input, quoted, reference};
 use crate::api::conditions::reason;
-use crate::api::{self, DisconnectedMode, McpServer, Object, pod_template};
+use crate::api::{self, DisconnectedMode, McpServer, Object as _, pod_template};
 use crate::policy::snapshot::{Elicitation, Leave, Registration, ServerRequests};
 use crate::policy::world::{Gateway, Key, ObjectRef, Server};
 
@@ -87,11 +87,10 @@ fn check_pods(server: &McpServer, objects: &Objects, report: &mut Report) {
         let pointer = format!("/spec/podTemplate{}", fault.pointer);
         report.error(&object, pointer, reason::INVALID_POD_TEMPLATE, fault.message);
     }
-    let bundle = server.spec.source.remote.as_ref().and_then(|remote| remote.ca_bundle.as_ref());
-    if let Some(bundle) = bundle
-        && let Err(missing) = config_maps::find(objects, server.namespace(), &bundle.config_map_ref)
-    {
-        let consequence = if missing.is_laptop { "only public certificates count" } else { "nothing is sent there" };
-        missing.report(&object, "/spec/source/remote/caBundle/configMapRef", consequence, report);
+    // In a cluster the pods mount it, and wait for it.
+    let has_bundle = server.spec.source.remote.as_ref().is_some_and(|remote| remote.ca_bundle.is_some());
+    if has_bundle && objects.cluster.is_none() {
+        let message = "ConfigMaps are not read on a laptop, so only public certificates count here";
+        report.warning(&object, "/spec/source/remote/caBundle", reason::NO_CLUSTER, message.to_owned());
     }
 }

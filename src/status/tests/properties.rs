@@ -1,13 +1,15 @@
 //! What must hold of any facts.
 
 use proptest::prelude::*;
+use serde_json::json;
 
-use super::fixture::{Github, at, finding, offer, published, report};
+use super::fixture::{self, Github, at, finding, offer, published, report, role, tool};
 use crate::api::conditions::{PROGRAMMED, READY, find, reason};
+use crate::api::{McpGateway, McpRole, McpTool};
 use crate::policy::Severity;
 use crate::policyserver::fleet::{Offer, Report};
 use crate::policyserver::index::Refusal;
-use crate::status::{Waiting, Workload};
+use crate::status::{Enforcing, GatewayFacts, RoleFacts, ServerView, ToolFacts, Verdict, Waiting, Workload};
 
 fn any_report(pod: &'static str) -> impl Strategy<Value = Option<Report>> {
     let acked = prop_oneof![Just(None), Just(Some("h1")), Just(Some("h2"))];
@@ -156,5 +158,59 @@ proptest! {
             let (was, is) = (status(&before.conditions), status(&after.conditions));
             prop_assert!(was.as_deref() != Some("True") || is.as_deref() == Some("True"), "{}: {:?}", kind, is);
         }
+    }
+
+    /// As for servers: an McpTool, an McpRole and an McpGateway over any server in any state.
+    #[test]
+    fn the_same_facts_say_the_same_again_of_every_kind(
+        first in github(), second in github(), generation in 1_i64..3, judged in prop::option::of(1_i64..3),
+        history in github(), are_tools_known in any::<bool>(),
+    ) {
+        let mut read = tool(&json!({}));
+        let mut viewer = role();
+        let mut front = McpGateway::new("default", serde_json::from_value(json!({})).unwrap());
+        for metadata in [&mut read.metadata, &mut viewer.metadata, &mut front.metadata] {
+            metadata.generation = Some(generation);
+        }
+        let [first, second, history] = [first, second, history].map(|mut github| {
+            let inputs = [("McpGateway", "default", 1), ("McpRole", "viewer", 1), ("McpTool", "github-read", 2)];
+            if let Some(published) = github.published.as_mut().filter(|_| are_tools_known) {
+                *published = fixture::published("github", &published.hash, &inputs);
+            }
+            github
+        });
+        let findings = first.findings.clone();
+        let verdict = Verdict { judged, findings: &findings };
+        let conditions = first.status(at(1)).conditions;
+        let say_tool = |object: &McpTool, github: &Github, second| github.enforcing(|enforcing| {
+            let server = Some(ServerView { enforcing, conditions: &conditions });
+            crate::status::tool(&ToolFacts { object, verdict, server }, at(second))
+        });
+        read.status = Some(say_tool(&read, &history, 1));
+        let once = say_tool(&read, &first, 2);
+        read.status = Some(once.clone());
+        prop_assert_eq!(say_tool(&read, &first, 3), once);
+
+        first.enforcing(|first| second.enforcing(|second| history.enforcing(|history| {
+            let servers = [first, second];
+            let say = |object: &McpRole, servers: &[Enforcing<'_>], second| {
+                crate::status::role(&RoleFacts { object, verdict, servers, reach: None }, at(second))
+            };
+            viewer.status = Some(say(&viewer, &[history], 1));
+            let once = say(&viewer, &servers, 2);
+            viewer.status = Some(once.clone());
+            prop_assert_eq!(say(&viewer, &servers, 3), once);
+            let turned = [second, first];
+            prop_assert_eq!(say(&viewer, &turned, 4), say(&viewer, &servers, 4), "servers come in no order");
+
+            let say = |object: &McpGateway, servers: &[Enforcing<'_>], second| {
+                crate::status::gateway(&GatewayFacts { object, verdict, servers, referring: 2 }, at(second))
+            };
+            front.status = Some(say(&front, &[history], 1));
+            let once = say(&front, &servers, 2);
+            front.status = Some(once.clone());
+            prop_assert_eq!(say(&front, &servers, 3), once);
+            Ok(())
+        })))?;
     }
 }

@@ -100,7 +100,7 @@ impl Pod {
             time_window: None,
             when: None,
         };
-        let role = Role { name: "all".to_owned(), inherits: Vec::new(), subjects: Vec::new(), rules: vec![rule] };
+        let all = Role { name: "all".to_owned(), inherits: Vec::new(), subjects: Vec::new(), rules: vec![rule] };
         Snapshot {
             format: FORMAT,
             target: Target { namespace: NAMESPACE.to_owned(), server: self.server.clone() },
@@ -109,7 +109,7 @@ impl Pod {
             server_requests: ServerRequests::default(),
             deny_after_seconds: None,
             tools: Vec::new(),
-            roles: vec![role],
+            roles: vec![all],
             anonymous: Some("all".to_owned()),
             issuers: Vec::new(),
             inputs: Vec::new(),

@@ -21,7 +21,8 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// `HOST:PORT` to where it leads, and the authority (PEM) that must vouch for it, if any must.
-static ROUTES: LazyLock<Mutex<HashMap<String, (SocketAddr, Option<String>)>>> = LazyLock::new(Mutex::default);
+static ROUTES: LazyLock<Mutex<Routes>> = LazyLock::new(Mutex::default);
+type Routes = HashMap<String, (SocketAddr, Option<String>)>;
 
 /// From now on `https://AUTHORITY` leads there.
 pub fn route(authority: &str, to: SocketAddr, ca_pem: Option<&str>) {

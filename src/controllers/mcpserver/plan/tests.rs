@@ -18,6 +18,7 @@ fn settings() -> Settings {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // Reads well where it is called.
 fn server(spec: Value) -> McpServer {
     serde_json::from_value(json!({
         "apiVersion": "toolgate.dev/v1alpha1", "kind": "McpServer",

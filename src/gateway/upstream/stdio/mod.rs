@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
+use tokio::sync::Notify;
 
 use super::{Content, Event, EventStream, Outbound, Reply, UpstreamError, Verb};
 use crate::gateway::limits;
@@ -176,6 +177,11 @@ impl StdioUpstream {
     /// Children that ended without being told to since this was last asked.
     pub fn take_exits(&self) -> u64 {
         self.pool.take_exits()
+    }
+
+    /// Notified when a child says that one of its lists changed.
+    pub(in crate::gateway) fn changed(&self) -> &Arc<Notify> {
+        &self.pool.changed
     }
 
     /// Sessions that are open.
