@@ -231,8 +231,12 @@ async fn run(flags: Cli) -> anyhow::Result<()> {
     tasks.spawn(async move { Ok(server.run(serving).await?) });
 
     let leading = lead(&flags, &client, caches, index, keys, metrics, &stop);
-    let outcome = tokio::select! {
-        outcome = leading => outcome,
+    let mut leading = std::pin::pin!(leading);
+    let ended = tokio::select! {
+        outcome = &mut leading => {
+            stop.cancel();
+            return outcome;
+        }
         Some(ended) = tasks.join_next() => match ended {
             Ok(Ok(())) if stop.is_cancelled() => Ok(()),
             Ok(Ok(())) => Err(anyhow!("a part of the operator ended by itself")),
@@ -240,8 +244,9 @@ async fn run(flags: Cli) -> anyhow::Result<()> {
             Err(error) => Err(anyhow!(error).context("a part of the operator broke down")),
         },
     };
+    // Whatever ended: what is being written is finished, and the Lease is freed for the next leader.
     stop.cancel();
-    outcome
+    ended.and(leading.await)
 }
 
 /// The keys and the epoch; tried until the API server answers. `None` once the process is to stop.

@@ -70,6 +70,7 @@ impl Queues {
             tokio::join!(
                 self.children(context, &caches.deployments),
                 self.children(context, &caches.services),
+                follow(&caches.services, |key| self.fronting(context, key), || {}), // After every list all are due.
                 self.children(context, &caches.service_accounts),
                 self.children(context, &caches.config_maps),
                 self.children(context, &caches.network_policies),
@@ -155,7 +156,6 @@ impl Queues {
             {
                 self.servers.add(server);
             }
-            self.fronting(context, child);
         };
         follow(cache, one, || self.every_server(context)).await;
     }

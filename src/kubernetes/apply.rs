@@ -151,6 +151,13 @@ impl Writer {
         false
     }
 
+    /// An object is gone: nothing more is remembered of it.
+    pub fn forget<K: Object>(&self, key: &Key) {
+        let place = place::<K>(key);
+        self.written.lock().remove(&place);
+        self.normalised.lock().remove(&place);
+    }
+
     /// Brings an object to what is declared. `desired` names its namespace and name, bears our labels, and where it
     /// belongs to another object, a controlling owner reference.
     pub async fn apply<K: Object>(&self, desired: &K, cache: &Cache<K>) -> Result<Applied, Error> {
@@ -259,9 +266,7 @@ impl Writer {
         match self.call::<K, _>("delete", &key, api.delete(&key.1, &params)).await {
             Ok(_) => {
                 self.metrics.wrote(&self.manager, &K::kind(&()), "delete");
-                let place = place::<K>(&key);
-                self.written.lock().remove(&place);
-                self.normalised.lock().remove(&place);
+                self.forget::<K>(&key);
                 Ok(true)
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),

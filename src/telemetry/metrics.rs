@@ -43,7 +43,7 @@ use crate::gateway::protocol::methods::Class;
 
 use super::labels::{CLASSES, class_index};
 pub use super::labels::{NO_ROLE, OTHER};
-use super::link::LinkMetrics;
+use super::link::{LinkFamilies, LinkMetrics};
 use super::process;
 pub use super::series::ToolMetrics;
 use super::series::{BUCKETS, Families, ServerTools};
@@ -66,6 +66,7 @@ pub struct Metrics {
     /// By namespace and name.
     servers: Mutex<Servers>,
     audit: Mutex<Option<Audit>>,
+    link: OnceLock<LinkFamilies>,
 }
 
 #[derive(Clone)]
@@ -192,6 +193,7 @@ impl Maker {
             own: self.own()?,
             servers: Mutex::default(),
             audit: Mutex::default(),
+            link: OnceLock::new(),
             tools,
             registry: self.0,
         })
@@ -241,13 +243,14 @@ impl Metrics {
         }
     }
 
-    /// The metrics of a connection to the policy server.
+    /// The metrics of a server's connection to the policy server.
     ///
     /// # Panics
-    /// Never: it is asked for once a process, and the names are distinct.
+    /// Never: names and labels are constants, and distinct.
     #[allow(clippy::expect_used)]
     pub fn link(&self, namespace: &str, server: &str) -> LinkMetrics {
-        LinkMetrics::new(&self.registry, namespace, server).expect("the connection's metrics register once")
+        let families = || LinkFamilies::new(&self.registry).expect("the constants of a connection register");
+        self.link.get_or_init(families).of(namespace, server)
     }
 
     /// Everything in the text exposition format (`text/plain; version=0.0.4`).

@@ -23,7 +23,7 @@ KUBECTL = shlex.split(os.environ.get("KUBECTL", "kubectl"))
 OWN_NAMESPACE = "toolgate-system"
 OPERATOR = f"system:serviceaccount:{OWN_NAMESPACE}:toolgate-operator"
 # Long enough for a busy machine; what is waited for takes milliseconds.
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 WHO = {
     "operator": ("--as", OPERATOR, "--as-group", "system:serviceaccounts", "--as-group", "system:authenticated"),
     "user": ("--as", "ada", "--as-group", "toolgate-test", "--as-group", "system:authenticated"),

@@ -342,6 +342,22 @@ async fn each_session_has_a_process_behind_the_shim_and_none_is_left() {
 }
 
 #[tokio::test]
+async fn a_drain_ends_streams_that_have_no_end_of_their_own() {
+    let (_pod, _shim, _policy, gateway) = over_a_shim("streams", "PerClient").await;
+    let client = Client::legacy(&gateway.url, None).await;
+    let mut stream = http::open(hyper::Method::GET, &client.url, client.headers(), "").await;
+    assert_eq!(stream.status, 200);
+    let page = format!("{}/drain", gateway.admin);
+    let begun = Instant::now();
+
+    let draining = tokio::spawn(async move { http::get(&page).await });
+
+    assert_eq!(stream.next_or_end().await, None);
+    assert_eq!(draining.await.unwrap().body, "drained\n");
+    assert!(begun.elapsed() < Duration::from_secs(15), "nothing was waited for: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_process_behind_the_shim_that_exits_fails_its_calls_and_starts_again() {
     let (_pod, shim, _policy, gateway) = over_a_shim("exits", "Shared").await;
     let client = gateway.client();
@@ -386,7 +402,7 @@ async fn a_server_that_says_that_its_tools_changed_is_asked_again() {
     std::fs::create_dir(&replay).unwrap();
     let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
     let result = r#"{"jsonrpc":"2.0","id":@ID@,"result":{"content":[{"type":"text","text":"done"}]}}"#;
-    std::fs::write(replay.join("change"), format!("{changed}\n{result}")).unwrap();
+    std::fs::write(replay.join("change"), format!("{changed}\n{result}\n")).unwrap();
     let fixture = fixture("fixture-hostile");
     let flags = [fixture.as_os_str(), "--stdio".as_ref(), "--log".as_ref(), log.as_os_str()];
     let shim = Shim::serve(flags.into_iter().chain(["--replay".as_ref(), replay.as_os_str()])).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::Object as _;
+use crate::api::{McpGateway, Object as _};
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
@@ -33,7 +33,10 @@ impl Controller {
     /// Says what one gateway is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(gateway) = context.caches.gateways.get(key) else { return Ok(Next::Wait) };
+        let Some(gateway) = context.caches.gateways.get(key) else {
+            self.reporter.writer.forget::<McpGateway>(key);
+            return Ok(Next::Wait);
+        };
         if self.reporter.writer.is_behind(key, &context.caches.gateways) {
             return Ok(Next::After(BEHIND));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::api::McpRole;
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
@@ -33,7 +34,10 @@ impl Controller {
     /// Says what one role is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(role) = context.caches.roles.get(key) else { return Ok(Next::Wait) };
+        let Some(role) = context.caches.roles.get(key) else {
+            self.reporter.writer.forget::<McpRole>(key);
+            return Ok(Next::Wait);
+        };
         if self.reporter.writer.is_behind(key, &context.caches.roles) {
             return Ok(Next::After(BEHIND));
         }

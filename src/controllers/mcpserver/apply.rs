@@ -157,6 +157,7 @@ pub(super) async fn clean(
 ) -> Result<(), Error> {
     let (namespace, name) = key;
     let at = |name: String| (namespace.clone(), name);
+    writer.forget::<McpServer>(key);
     // The pods first: nothing may run without its barrier.
     gone(writer, &caches.deployments, key, &at(name.clone())).await?;
     gone(writer, &caches.services, key, &at(name.clone())).await?;
@@ -179,8 +180,12 @@ pub(super) async fn clean(
 }
 
 async fn gone<K: Object>(writer: &Writer, cache: &Cache<K>, server: &Key, child: &Key) -> Result<(), Error> {
-    if let Some(object) = cache.get(child).filter(|object| is_owned(object.as_ref(), &server.1)) {
-        writer.delete(object.as_ref()).await?;
+    match cache.get(child) {
+        Some(object) if is_owned(object.as_ref(), &server.1) => {
+            writer.delete(object.as_ref()).await?;
+        }
+        Some(_) => {} // Somebody else's, or left on purpose.
+        None => writer.forget::<K>(child),
     }
     Ok(())
 }

@@ -33,7 +33,10 @@ impl Controller {
     /// Says what one tool is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(tool) = context.caches.tools.get(key) else { return Ok(Next::Wait) };
+        let Some(tool) = context.caches.tools.get(key) else {
+            self.reporter.writer.forget::<McpTool>(key);
+            return Ok(Next::Wait);
+        };
         if self.reporter.writer.is_behind(key, &context.caches.tools) {
             return Ok(Next::After(BEHIND));
         }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::listeners::{listeners, reachable};
+use super::listeners::{dialled, listeners, reachable};
 use super::offer::Offer;
 use crate::gateway::state;
 
@@ -19,7 +19,9 @@ const PERIOD: Duration = Duration::from_secs(15);
 const DIAL: Duration = Duration::from_secs(1);
 /// Largest table of sockets that is read, in bytes.
 const TABLE: usize = 16 << 20;
-/// Addresses that are dialled, and named.
+/// Sockets that are dialled.
+const LISTENERS: usize = 64;
+/// Addresses that are named.
 const NAMED: usize = 8;
 
 /// What was found.
@@ -66,23 +68,30 @@ async fn look(pod: IpAddr, own: &[u16]) -> Isolation {
             Err(error) => return unknown(&format!("{file} cannot be read: {error}")),
         }
     }
-    let open = open_ports(pod, &reachable(all, own)).await;
-    let found = open.iter().fold(String::new(), |mut text, address| {
+    let reachable = reachable(all, own);
+    if reachable.len() > LISTENERS {
+        return unknown(&format!("{} sockets listen, which are too many to look at", reachable.len()));
+    }
+    let open = open(pod, &reachable).await;
+    let found = open.iter().take(NAMED).fold(String::new(), |mut text, address| {
         let _ = write!(text, "{}{address}", if text.is_empty() { "" } else { ", " }); // Cannot fail.
         text
     });
     Isolation { isolated: open.is_empty(), found }
 }
 
-/// The ports of these that answer on the pod's address, the first few.
-async fn open_ports(pod: IpAddr, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+/// Those that answer, each where it was reached.
+async fn open(pod: IpAddr, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut open = Vec::new();
     for listener in listeners {
-        let address = SocketAddr::new(pod, listener.port());
-        if open.len() < NAMED && !open.contains(&address) && answers(address).await {
-            open.push(address);
+        for address in dialled(*listener, pod) {
+            if open.contains(&address) || answers(address).await {
+                open.push(address);
+                break;
+            }
         }
     }
+    open.dedup();
     open
 }
 
@@ -102,16 +111,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_answers_on_the_pods_address_is_open() {
+    async fn a_wildcard_that_answers_on_the_pods_address_is_found() {
         let pod = "127.0.0.2".parse().unwrap(); // An address of this machine that is not the usual one.
-        let (all, other) =
-            (TcpListener::bind("0.0.0.0:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let listening = [all.local_addr().unwrap(), other.local_addr().unwrap()];
+        let all = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let listening = [all.local_addr().unwrap()];
 
-        assert_eq!(open_ports(pod, &listening).await, [SocketAddr::new(pod, listening[0].port())]);
+        assert_eq!(open(pod, &listening).await, [SocketAddr::new(pod, listening[0].port())]);
 
         drop(all);
-        assert_eq!(open_ports(pod, &listening).await, []);
+        assert_eq!(open(pod, &listening).await, []);
     }
 
     #[tokio::test(start_paused = true)]

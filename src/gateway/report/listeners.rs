@@ -50,6 +50,17 @@ pub(super) fn reachable(all: Vec<SocketAddr>, own: &[u16]) -> Vec<SocketAddr> {
     found
 }
 
+/// Where to dial to learn whether a listener answers outside loopback. A wildcard is dialled at the pod's address; one of
+/// IPv6 alone may not answer at an IPv4 address of the pod, yet it does at the others, so that loopback stands for them.
+pub(super) fn dialled(listener: SocketAddr, pod: IpAddr) -> Vec<SocketAddr> {
+    let at = |ip: IpAddr| SocketAddr::new(ip, listener.port());
+    match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![at(pod)],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![at(pod), at(Ipv6Addr::LOCALHOST.into())],
+        _ => vec![listener],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -90,6 +101,16 @@ mod tests {
         let all = [listeners(TCP), listeners(TCP), listeners(TCP6)].concat();
 
         assert_eq!(texts(&reachable(all, &[8443, 9901])), ["0.0.0.0:8080", "10.244.0.7:3000", "[2001:db8::1]:81"]);
+    }
+
+    #[test]
+    fn a_wildcard_is_dialled_at_the_pods_address_and_others_at_their_own() {
+        let dialled = |listener: &str| texts(&dialled(listener.parse().unwrap(), "10.244.0.7".parse().unwrap()));
+
+        assert_eq!(dialled("0.0.0.0:8080"), ["10.244.0.7:8080"]);
+        assert_eq!(dialled("[::]:8080"), ["10.244.0.7:8080", "[::1]:8080"]);
+        assert_eq!(dialled("192.0.2.1:8080"), ["192.0.2.1:8080"]);
+        assert_eq!(dialled("[2001:db8::1]:8080"), ["[2001:db8::1]:8080"]);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use kube::Api;
 use kube::runtime::wait::{Condition, await_condition};
+use kube::{Api, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -25,14 +26,22 @@ pub(crate) async fn within<T>(what: &str, call: impl Future<Output = T>) -> T {
 /// At the deadline, with the object as it is.
 pub(crate) async fn holds<K>(api: &Api<K>, name: &str, what: &str, condition: impl Condition<K>) -> Option<K>
 where
-    K: Clone + Debug + Send + DeserializeOwned + kube::Resource + 'static,
+    K: Clone + Debug + Send + Serialize + DeserializeOwned + kube::Resource + 'static,
 {
     match timeout(DEADLINE, await_condition(api.clone(), name, condition)).await {
         Ok(Ok(object)) => object,
         Ok(Err(error)) => panic!("{name} should {what}, but the watch failed: {error}"),
         Err(_) => {
-            let last = timeout(DEADLINE, api.get_opt(name)).await;
-            panic!("{name} did not {what} within {DEADLINE:?}; it is {last:#?}")
+            let last = within("read an object", api.get_opt(name)).await.map(|mut last| {
+                if let Some(last) = &mut last {
+                    last.managed_fields_mut().clear();
+                }
+                serde_json::to_string_pretty(&last)
+            });
+            match last {
+                Ok(Ok(last)) => panic!("{name} did not {what} within {DEADLINE:?}; it is {last}"),
+                other => panic!("{name} did not {what} within {DEADLINE:?}, and cannot be read: {other:?}"),
+            }
         }
     }
 }

@@ -13,9 +13,9 @@ async fn without_an_operator_calls_go_on_and_its_return_puts_in_force_what_was_e
     assert_eq!(caller.call("ok").await.text(), "ok {}");
     assert_eq!(caller.call("secret").await.refusal(), UNKNOWN_TOOL);
 
-    // A pod's restart in place: its volumes are as they were, its ConfigMap is the cluster's.
+    // Restarted in its pod: it has its certificate, and nothing but the cluster's ConfigMap says what is allowed.
     gateway.kill();
-    pod.forget_state();
+    pod.forget_policy();
     let _gateway = pod.run_gateway(&world).await;
     assert_eq!(caller.call("ok").await.text(), "ok {}", "it boots from the ConfigMap");
     assert_eq!(caller.call("secret").await.refusal(), UNKNOWN_TOOL);

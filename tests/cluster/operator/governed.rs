@@ -68,7 +68,29 @@ async fn a_stdio_server_is_governed_as_well() {
     world.condition("McpServer", "tickets", "Ready", "True").await;
 }
 
-/// Gateways are two and the server is one Service: the acknowledgement of each counts.
+/// The gateway looks at every socket of its pod, which is here this machine.
+#[tokio::test]
+async fn a_server_that_answers_on_the_pods_address_is_not_ready_until_it_stops() {
+    let mut scene = Scene::start().await;
+    scene.world.condition("McpServer", "tickets", "Ready", "True").await;
+    scene.gateway.kill();
+
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    scene.pod.address = "127.0.0.2";
+    let gateway = scene.pod.run_gateway(&scene.world).await;
+    let isolated = scene.world.condition("McpServer", "tickets", "Isolated", "False").await;
+    assert_eq!(isolated["reason"], "ReachableAroundGateway", "{isolated}");
+    let ready = scene.world.condition("McpServer", "tickets", "Ready", "False").await;
+    assert_eq!(ready["reason"], "ReachableAroundGateway", "{ready}");
+    drop(listener);
+    gateway.kill();
+
+    scene.pod.address = super::kubelet::SILENT;
+    let _gateway = scene.pod.run_gateway(&scene.world).await;
+    scene.world.condition("McpServer", "tickets", "Isolated", "True").await;
+    scene.world.condition("McpServer", "tickets", "Ready", "True").await;
+}
+
 #[tokio::test]
 async fn a_pod_that_is_ready_but_not_connected_makes_the_server_not_programmed() {
     let scene = Scene::start().await;

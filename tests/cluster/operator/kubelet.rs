@@ -18,8 +18,11 @@ use super::process::{Process, free_port};
 use super::world::World;
 use crate::harness::{eventually, holds, within};
 
-/// What the pod's own address is here: the server listens on 127.0.0.1 alone, so it does not answer on this one.
+/// The pod's address in its status, of no use to anybody.
 const POD_IP: &str = "127.0.0.2";
+/// The pod's address as its gateway is told. This machine is no pod: whoever listens on every address of it, listens on
+/// this one as well, unless it is one that nobody can connect to.
+pub(crate) const SILENT: &str = "255.255.255.255";
 /// What a gateway is told by flags, the environment variable that may say it instead, and what it is unless said.
 const PLACES: &[(&str, &str)] = &[
     ("--boot", "/etc/toolgate/boot/snapshot"),
@@ -34,6 +37,8 @@ pub(crate) struct Pod {
     pub(crate) port: u16,
     /// Where its gateway answers probes.
     pub(crate) admin: u16,
+    /// Where the gateway looks whether its server can be reached around it.
+    pub(crate) address: &'static str,
     volumes: TempDir,
 }
 
@@ -47,7 +52,13 @@ impl Pod {
             found.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none())
         })
         .await;
-        Self { object, port: free_port(), admin: free_port(), volumes: TempDir::new().expect("a temporary folder") }
+        Self {
+            object,
+            port: free_port(),
+            admin: free_port(),
+            address: SILENT,
+            volumes: TempDir::new().expect("a temporary folder"),
+        }
     }
 
     /// `metadata.name`.
@@ -92,7 +103,7 @@ impl Pod {
         }
         command.args(without(arguments, &["--listen", "--admin", "--pod-ip"]));
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.args(["--admin", &format!("127.0.0.1:{}", self.admin), "--pod-ip", POD_IP]);
+        command.args(["--admin", &format!("127.0.0.1:{}", self.admin), "--pod-ip", self.address]);
         for (name, value) in &environment {
             if !["TOOLGATE_LISTEN", "TOOLGATE_ADMIN", "TOOLGATE_POD_IP"].contains(&name.as_str()) {
                 command.env(name, self.here(container, value));
@@ -124,11 +135,20 @@ impl Pod {
         PathBuf::from(self.here(gateway, "/etc/toolgate/boot/snapshot"))
     }
 
-    /// Forgets what the gateway kept on its disk.
+    /// Forgets what the gateway kept on its disk, its certificate too.
     pub(crate) fn forget_state(&self) {
-        let state = self.here(self.container("toolgate-gateway"), "/var/lib/toolgate");
+        let state = self.state();
         fs::remove_dir_all(&state).expect("the state's folder is there");
         fs::create_dir(&state).unwrap();
+    }
+
+    /// Forgets the policy that the gateway kept on its disk.
+    pub(crate) fn forget_policy(&self) {
+        fs::remove_file(self.state().join("snapshot")).expect("the gateway keeps its last policy");
+    }
+
+    fn state(&self) -> PathBuf {
+        PathBuf::from(self.here(self.container("toolgate-gateway"), "/var/lib/toolgate"))
     }
 
     /// Says in the pod's status that all its containers run, and whether they are ready.
