@@ -106,3 +106,24 @@ async fn a_listener_that_is_too_slow_is_told_that_anything_may_have_changed() {
 
     assert_eq!(changes.next().await, Some(Change::All));
 }
+
+/// A watch on which nothing happens does not tell how new it is.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_cache_is_as_new_as_the_cluster_once_it_is_refreshed() {
+    let fake = Fake::default();
+    fake.put(MAPS, map("a"));
+    let (cache, mut changes) = watched(&fake).await;
+    for name in ["x", "y"] {
+        fake.put("api/v1/secrets", json!({"metadata": {"namespace": "default", "name": name}}));
+    }
+    assert!(cache.version("default") < fake.version());
+
+    cache.refresh("default").await;
+
+    assert_eq!(cache.version("default"), fake.version());
+    assert_eq!(changes.next().await, Some(Change::All));
+    assert!(cache.get(&named("a")).is_some());
+    // And it goes on watching.
+    fake.put(MAPS, map("b"));
+    assert_eq!(changes.next().await, Some(Change::One(named("b"))));
+}
