@@ -42,7 +42,6 @@ use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
 use super::snapshot::Input;
 use super::world::{Finding, Key, ObjectRef, Severity, World};
 
-
 /// Every object of the kinds that policy reads, in any order. A cluster's are shared with its caches.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {

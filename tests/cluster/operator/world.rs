@@ -246,7 +246,8 @@ impl Server {
     }
 }
 
-/// A gateway object, a server and its two tools.
+/// A gateway object, a server and its two tools. Its gateway runs on a machine and not in a pod of its own, where others
+/// listen: so the barrier is not that nobody does.
 pub(crate) fn server(name: &str, source: &str) -> String {
     format!(
         r"
@@ -258,7 +259,7 @@ spec: {{issuers: [{{name: kubernetes, serviceAccounts: {{}}}}]}}
 apiVersion: toolgate.dev/v1alpha1
 kind: McpServer
 metadata: {{name: {name}, labels: {{tier: gold}}}}
-spec: {{source: {source}}}
+spec: {{source: {source}, sandbox: {{isolation: NetworkPolicy}}}}
 ---
 apiVersion: toolgate.dev/v1alpha1
 kind: McpTool
