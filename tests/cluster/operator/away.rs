@@ -73,7 +73,7 @@ async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
     let cluster = Cluster::own().await;
     // A leader that cannot renew for longer than that has to end, and to be started again.
     let mut world = World::of(cluster.clone()).await;
-    world.lease = "60";
+    world.lease = "300";
     let mut scene = Scene::of(world, &["--resync", "5"]).await;
     let before = scene.world.condition("McpServer", "tickets", "Ready", "True").await;
 
