@@ -146,6 +146,37 @@ const EDGES: &[Edge] = &[
             "crate::policyserver::index::Refusal",
         ],
     },
+    // Who calls the API server decides nothing: what to write is the controllers' plan.
+    Edge {
+        within: "kubernetes/",
+        but: &[],
+        forbids: &[
+            "crate::controllers",
+            "crate::gateway",
+            "crate::local",
+            "crate::policy",
+            "crate::policyserver",
+            "crate::status",
+            "crate::wire",
+        ],
+        allows: &[],
+    },
+    // Policy reaches gateways without controllers, and every replica serves it, whoever leads.
+    Edge {
+        within: "policyserver/",
+        but: &[],
+        forbids: &["crate::controllers", "crate::gateway", "crate::local", "crate::status"],
+        allows: &[],
+    },
+    Edge { within: "controllers/", but: &[], forbids: &["crate::gateway", "crate::local"], allows: &[] },
+    // What is planned depends on the server and on what is around it alone.
+    Edge { within: "controllers/mcpserver/plan.rs", but: &[], forbids: IMPURE, allows: &["kube::Resource"] },
+    Edge { within: "controllers/mcpserver/pods.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/template.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/network.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/catalogue.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/revision.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/registration.rs", but: &[], forbids: IMPURE, allows: &["kube::Resource"] },
     Edge {
         within: "api/",
         but: &[],
