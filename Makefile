@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster test-node fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -71,6 +71,9 @@ build-tests: # Before anything runs, so that what does not compile fails early
 # Kept in ~/.cache/toolgate-test. Go's own cache holds what is shared between the two.
 cluster-api: ## Build etcd and Kubernetes for the tests against an API server, once (5 minutes on 2 idle cores)
 	tests/cluster/up build api
+
+cluster-node: ## Build what a node needs besides, once: containerd, runc, CoreDNS, CNI plugins
+	tests/cluster/up build node
 
 test-cluster: cluster-api ## The tests against a real API server alone
 	$(CARGO) build --locked --bins --examples

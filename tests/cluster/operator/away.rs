@@ -1,5 +1,9 @@
 //! The operator is away, or the API server: gateways go on, boot from what the cluster holds, and miss nothing.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::client::UNKNOWN_TOOL;
 use super::world::{Scene, World};
 use crate::harness::{Cluster, eventually};
@@ -67,23 +71,25 @@ async fn a_leader_that_stops_by_itself_hands_over_at_once() {
 #[tokio::test]
 async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
     let cluster = Cluster::own().await;
-    let Scene { gateway: _gateway, operator, server: _server, pod: _pod, caller, world } =
-        Scene::of(World::of(cluster.clone()).await, &["--resync", "5"]).await;
-    let before = world.condition("McpServer", "tickets", "Ready", "True").await;
+    // A leader that cannot renew for longer than that has to end, and to be started again.
+    let mut world = World::of(cluster.clone()).await;
+    world.lease = "300";
+    let mut scene = Scene::of(world, &["--resync", "5"]).await;
+    let before = scene.world.condition("McpServer", "tickets", "Ready", "True").await;
 
     cluster.server().stop("kube-apiserver");
-    // Longer than the Lease lives, so that the leader must have stopped writing by now.
-    let away = tokio::time::Instant::now() + std::time::Duration::from_secs(8);
-    while tokio::time::Instant::now() < away {
-        assert_eq!(caller.call("ok").await.text(), "ok {}");
-        assert_eq!(caller.call("secret").await.refusal(), UNKNOWN_TOOL);
+    // Longer than a resync, so that the operator has looked at everything while nothing could be asked.
+    let away = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < away {
+        assert_eq!(scene.caller.call("ok").await.text(), "ok {}");
+        assert_eq!(scene.caller.call("secret").await.refusal(), UNKNOWN_TOOL);
     }
     cluster.server().resume("kube-apiserver");
 
-    world.apply_role("others", "caller", "secret").await;
-    world.condition("McpRole", "others", "Programmed", "True").await;
-    assert!(caller.call("secret").await.is_result(), "what is edited afterwards is in force");
-    let after = world.condition("McpServer", "tickets", "Ready", "True").await;
+    scene.world.apply_role("others", "caller", "secret").await;
+    scene.world.condition("McpRole", "others", "Programmed", "True").await;
+    assert!(scene.caller.call("secret").await.is_result(), "what is edited afterwards is in force");
+    let after = scene.world.condition("McpServer", "tickets", "Ready", "True").await;
     assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "it was ready all the time");
-    drop(operator);
+    assert!(scene.operator.is_running() && scene.gateway.is_running(), "nothing had to be started again");
 }

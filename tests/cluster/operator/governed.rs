@@ -70,24 +70,20 @@ async fn a_stdio_server_is_governed_as_well() {
 
 /// The gateway looks at every socket of its pod, which is here this machine.
 #[tokio::test]
-async fn a_server_that_answers_on_the_pods_address_is_not_ready_until_it_stops() {
-    let mut scene = Scene::start().await;
+async fn a_server_that_answers_on_the_pods_address_is_not_ready_unless_the_network_keeps_callers_away() {
+    let scene = Scene::start().await;
     scene.world.condition("McpServer", "tickets", "Ready", "True").await;
-    scene.gateway.kill();
 
-    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    scene.pod.address = "127.0.0.2";
-    let gateway = scene.pod.run_gateway(&scene.world).await;
-    let isolated = scene.world.condition("McpServer", "tickets", "Isolated", "False").await;
-    assert_eq!(isolated["reason"], "ReachableAroundGateway", "{isolated}");
-    let ready = scene.world.condition("McpServer", "tickets", "Ready", "False").await;
-    assert_eq!(ready["reason"], "ReachableAroundGateway", "{ready}");
-    drop(listener);
-    gateway.kill();
-
-    scene.pod.address = super::kubelet::SILENT;
-    let _gateway = scene.pod.run_gateway(&scene.world).await;
-    scene.world.condition("McpServer", "tickets", "Isolated", "True").await;
+    let _listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let isolation = |kind: &str| json!({"spec": {"sandbox": {"isolation": kind}}});
+    scene.world.patch("McpServer", "tickets", isolation("Process")).await;
+    for type_ in ["Isolated", "Ready"] {
+        let found = scene.world.condition("McpServer", "tickets", type_, "False").await;
+        assert_eq!(found["reason"], "ReachableAroundGateway", "{found}");
+    }
+    scene.world.patch("McpServer", "tickets", isolation("NetworkPolicy")).await;
+    let isolated = scene.world.condition("McpServer", "tickets", "Isolated", "True").await;
+    assert_eq!(isolated["reason"], "ByNetworkPolicy", "{isolated}");
     scene.world.condition("McpServer", "tickets", "Ready", "True").await;
 }
 

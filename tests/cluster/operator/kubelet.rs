@@ -18,11 +18,8 @@ use super::process::{Process, free_port};
 use super::world::World;
 use crate::harness::{eventually, holds, within};
 
-/// The pod's address in its status, of no use to anybody.
+/// The pod's address: one of this machine's, so that whoever listens on every address listens on this one too.
 const POD_IP: &str = "127.0.0.2";
-/// The pod's address as its gateway is told. This machine is no pod: whoever listens on every address of it, listens on
-/// this one as well, unless it is one that nobody can connect to.
-pub(crate) const SILENT: &str = "255.255.255.255";
 /// What a gateway is told by flags, the environment variable that may say it instead, and what it is unless said.
 const PLACES: &[(&str, &str)] = &[
     ("--boot", "/etc/toolgate/boot/snapshot"),
@@ -37,8 +34,6 @@ pub(crate) struct Pod {
     pub(crate) port: u16,
     /// Where its gateway answers probes.
     pub(crate) admin: u16,
-    /// Where the gateway looks whether its server can be reached around it.
-    pub(crate) address: &'static str,
     volumes: TempDir,
 }
 
@@ -52,13 +47,7 @@ impl Pod {
             found.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none())
         })
         .await;
-        Self {
-            object,
-            port: free_port(),
-            admin: free_port(),
-            address: SILENT,
-            volumes: TempDir::new().expect("a temporary folder"),
-        }
+        Self { object, port: free_port(), admin: free_port(), volumes: TempDir::new().expect("a temporary folder") }
     }
 
     /// `metadata.name`.
@@ -103,7 +92,7 @@ impl Pod {
         }
         command.args(without(arguments, &["--listen", "--admin", "--pod-ip"]));
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.args(["--admin", &format!("127.0.0.1:{}", self.admin), "--pod-ip", self.address]);
+        command.args(["--admin", &format!("127.0.0.1:{}", self.admin), "--pod-ip", POD_IP]);
         for (name, value) in &environment {
             if !["TOOLGATE_LISTEN", "TOOLGATE_ADMIN", "TOOLGATE_POD_IP"].contains(&name.as_str()) {
                 command.env(name, self.here(container, value));

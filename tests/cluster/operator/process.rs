@@ -1,6 +1,7 @@
 //! Child processes: started with a log, ended with the test, quoted when they fail.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,21 +12,29 @@ use crate::harness::eventually;
 pub(crate) struct Process {
     child: Child,
     name: String,
-    log: PathBuf,
+    log: File,
 }
 
 impl Process {
     /// Starts a program whose output goes to `log`, after what is there.
     pub(crate) fn start(name: &str, command: &mut Command, log: &Path) -> Self {
-        let file = File::options().create(true).append(true).open(log).expect("a log can be written");
-        let command = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let log = File::options().create(true).read(true).append(true).open(log).expect("a log can be written");
+        let output = || log.try_clone().expect("a second handle");
+        let command = command.stdin(Stdio::null()).stdout(output()).stderr(output());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self { child, name: name.to_owned(), log: log.to_owned() }
+        Self { child, name: name.to_owned(), log }
     }
 
-    /// What it printed.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+    /// What it printed, even if the file's folder is gone already.
+    fn log(&self) -> String {
+        let (mut bytes, mut log) = (Vec::new(), &self.log);
+        let read = log.rewind().and_then(|()| log.read_to_end(&mut bytes)); // Writes go to the end all the same.
+        read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
     /// Waits until `GET /PATH` on the admin port answers 200.

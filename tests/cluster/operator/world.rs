@@ -23,8 +23,6 @@ use crate::harness::{Cluster, Namespace, holds, strict, within};
 
 /// Image of the gateway in pod specs. Nothing pulls it.
 pub(crate) const GATEWAY_IMAGE: &str = "registry.example.com/toolgate-gateway:test";
-/// How long a dead leader's Lease is respected.
-const LEASE_SECONDS: &str = "3";
 
 /// A namespace, an operator's place beside it, and a folder.
 pub(crate) struct World {
@@ -35,6 +33,8 @@ pub(crate) struct World {
     pub(crate) home: Namespace,
     pub(crate) scratch: TempDir,
     pub(crate) policy: u16,
+    /// Seconds for which a dead leader's Lease is respected: short, so that a successor begins soon.
+    pub(crate) lease: &'static str,
     starts: AtomicU32,
 }
 
@@ -49,7 +49,7 @@ impl World {
         let (space, home) = (cluster.namespace().await, cluster.namespace().await);
         let scratch = TempDir::new().expect("a temporary folder");
         fs::write(scratch.path().join("kubeconfig"), serde_json::to_string(&cluster.kubeconfig).unwrap()).unwrap();
-        Self { cluster, space, home, scratch, policy: free_port(), starts: AtomicU32::new(0) }
+        Self { cluster, space, home, scratch, policy: free_port(), lease: "3", starts: AtomicU32::new(0) }
     }
 
     /// Starts an operator and waits until it is ready. Each is another replica, with a name of its own.
@@ -72,7 +72,7 @@ impl World {
         command.args(["--watch-namespace", self.space.name(), "--namespace", self.home.name()]);
         command.args(["--policy-listen", &format!("127.0.0.1:{listen}"), "--policy-server", &self.policy_url()]);
         command.args(["--admin", &format!("127.0.0.1:{admin}"), "--identity", &identity]);
-        command.args(["--gateway-image", GATEWAY_IMAGE, "--lease-seconds", LEASE_SECONDS]).args(flags);
+        command.args(["--gateway-image", GATEWAY_IMAGE, "--lease-seconds", self.lease]).args(flags);
         let log = self.scratch.path().join(format!("{identity}.log"));
         let mut process = Process::start(&identity, &mut command, &log);
         process.answers(admin, "/readyz").await;
@@ -246,7 +246,8 @@ impl Server {
     }
 }
 
-/// A gateway object, a server and its two tools.
+/// A gateway object, a server and its two tools. Its gateway runs on a machine and not in a pod of its own, where others
+/// listen: so the barrier is not that nobody does.
 pub(crate) fn server(name: &str, source: &str) -> String {
     format!(
         r"
@@ -258,7 +259,7 @@ spec: {{issuers: [{{name: kubernetes, serviceAccounts: {{}}}}]}}
 apiVersion: toolgate.dev/v1alpha1
 kind: McpServer
 metadata: {{name: {name}, labels: {{tier: gold}}}}
-spec: {{source: {source}}}
+spec: {{source: {source}, sandbox: {{isolation: NetworkPolicy}}}}
 ---
 apiVersion: toolgate.dev/v1alpha1
 kind: McpTool
