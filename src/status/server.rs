@@ -50,7 +50,7 @@ pub fn server(facts: &ServerFacts<'_>, now: Timestamp) -> McpServerStatus {
     } else {
         keep_or(PROGRAMMED, &before.conditions, || pending(PROGRAMMED, generation))
     });
-    conditions.insert(0, ready(facts, &conditions));
+    conditions.insert(0, ready(facts, &conditions, before));
     summary::progress(&mut conditions, generation, facts.workload.is_some_and(is_rolling));
 
     let offer = facts.enforcing.offer().filter(|offer| is_answer(offer));
@@ -163,7 +163,7 @@ fn discovered(facts: &ServerFacts<'_>, generation: i64, before: &McpServerStatus
     }
 }
 
-fn ready(facts: &ServerFacts<'_>, conditions: &[Seen]) -> Seen {
+fn ready(facts: &ServerFacts<'_>, conditions: &[Seen], before: &McpServerStatus) -> Seen {
     let is_inside = facts.object.spec.source.container.is_some();
     let kinds: &[&str] = if is_inside {
         &[ACCEPTED, RESOLVED_REFS, AVAILABLE, ISOLATED, PROGRAMMED]
@@ -171,8 +171,8 @@ fn ready(facts: &ServerFacts<'_>, conditions: &[Seen]) -> Seen {
         &[ACCEPTED, RESOLVED_REFS, AVAILABLE, PROGRAMMED]
     };
     summary::ready(conditions, kinds, |generation| {
-        let usable = facts.enforcing.offer().map_or(0, |offer| usable(facts, offer));
-        if usable > 0 {
+        let offer = facts.enforcing.offer();
+        if offer.is_some_and(|offer| usable(facts, offer) > 0) {
             return seen(READY, Status::True, reason::READY, "", generation);
         }
         summary::ready(conditions, &[DISCOVERED], |_| {
@@ -180,8 +180,12 @@ fn ready(facts: &ServerFacts<'_>, conditions: &[Seen]) -> Seen {
                 let message = "no McpTool declares a tool of this server, so callers see none";
                 return seen(READY, Status::True, reason::NO_TOOLS_DECLARED, message, generation);
             }
-            let message = "the server offers no tool that callers may see, no prompt and no resource";
-            seen(READY, Status::False, reason::NOTHING_OFFERED, message, generation)
+            let nothing = || {
+                let message = "the server offers no tool that callers may see, no prompt and no resource";
+                seen(READY, Status::False, reason::NOTHING_OFFERED, message, generation)
+            };
+            // `Discovered` without an offer is what an earlier leader saw: so is what could be used.
+            if offer.is_some() { nothing() } else { keep_or(READY, &before.conditions, nothing) }
         })
     })
 }

@@ -117,6 +117,9 @@ fn a_gateway_that_is_not_connected_makes_it_unknown_once_every_replica_told() {
     github.reports.remove(1);
     github.is_fleet_complete = false;
     assert_eq!(github.status(at(20)), before, "a new leader lowers nothing before it heard everybody");
+    let heard = std::mem::take(&mut github.reports);
+    assert_eq!(github.status(at(20)), before, "nor before it heard anybody");
+    github.reports = heard;
 
     github.is_fleet_complete = true;
     let status = github.status(at(20));

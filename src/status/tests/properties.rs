@@ -153,7 +153,7 @@ proptest! {
         github.is_fleet_complete = false;
         github.reports.clear();
         let after = github.status(at(2));
-        for kind in [PROGRAMMED, "Isolated", "Discovered"] {
+        for kind in [PROGRAMMED, "Isolated", "Discovered", "Ready"] {
             let status = |conditions| find(conditions, kind).map(|c| c.status.clone());
             let (was, is) = (status(&before.conditions), status(&after.conditions));
             prop_assert!(was.as_deref() != Some("True") || is.as_deref() == Some("True"), "{}: {:?}", kind, is);

@@ -71,14 +71,12 @@ async fn a_leader_that_stops_by_itself_hands_over_at_once() {
 #[tokio::test]
 async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
     let cluster = Cluster::own().await;
-    // A leader that cannot renew for longer than that has to end, and to be started again.
-    let mut world = World::of(cluster.clone()).await;
-    world.lease = "300";
-    let mut scene = Scene::of(world, &["--resync", "5"]).await;
+    let mut scene = Scene::of(World::of(cluster.clone()).await, &["--resync", "5"]).await;
     let before = scene.world.condition("McpServer", "tickets", "Ready", "True").await;
 
     cluster.server().stop("kube-apiserver");
-    // Longer than a resync, so that the operator has looked at everything while nothing could be asked.
+    // Longer than a resync, so that the operator has looked at everything while nothing could be asked, and longer than
+    // the Lease lives, so that the leader has stopped and is a candidate again.
     let away = Instant::now() + Duration::from_secs(12);
     while Instant::now() < away {
         assert_eq!(scene.caller.call("ok").await.text(), "ok {}");
@@ -90,6 +88,6 @@ async fn an_api_server_that_is_away_stops_no_call_and_changes_no_condition() {
     scene.world.condition("McpRole", "others", "Programmed", "True").await;
     assert!(scene.caller.call("secret").await.is_result(), "what is edited afterwards is in force");
     let after = scene.world.condition("McpServer", "tickets", "Ready", "True").await;
-    assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "it was ready all the time");
+    assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "it was ready all the time: {after}");
     assert!(scene.operator.is_running() && scene.gateway.is_running(), "nothing had to be started again");
 }
