@@ -329,9 +329,9 @@ async fn each_session_has_a_process_behind_the_shim_and_none_is_left() {
     // One is in the middle of a call that never ends.
     let busy = sessions.pop().unwrap();
     let waiting = tokio::spawn(async move { busy.call("never", json!({})).await });
+    let before = shim.children().len();
     let ended = http::send(hyper::Method::DELETE, &gateway.url, sessions[0].headers(), "").await;
     assert!(ended.status < 300, "{ended}");
-    let before = shim.children().len();
     until("the process of the ended session is gone", || (shim.children().len() < before).then_some(())).await;
     assert_eq!(sessions[1].call("ok", json!({})).await.text(), "ok {}", "others go on");
 
