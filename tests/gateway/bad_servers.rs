@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::client::LEGACY;
-use crate::support::{Arrivals, Client, Folder, Hostile, Toolgate, http};
+use crate::support::{Arrivals, Client, Folder, Hostile, Toolgate};
 
 /// The hostile server over HTTP and over stdio, with ada's leave for everything.
 async fn both() -> (Hostile, Toolgate) {
@@ -43,9 +43,9 @@ async fn a_server_that_dies_in_the_middle_of_an_answer_is_unavailable_and_comes_
         let again = restarted(&toolgate, server).await;
         assert_eq!(again.call("ok", json!({})).await.text(), "ok {}", "{server} {tool}");
     }
-    let page = String::from_utf8(http::get(&toolgate.metrics()).await.body.to_vec()).unwrap();
-    for counted in ["toolgate_children", "toolgate_child_restarts_total"].iter().zip([1, 2]) {
-        let line = format!("{}{{server=\"stdio\",server_namespace=\"agents\"}} {}", counted.0, counted.1);
+    let page = toolgate.metrics().await;
+    for (name, count) in [("toolgate_children", 1), ("toolgate_child_restarts_total", 2)] {
+        let line = format!("{name}{{server=\"stdio\",server_namespace=\"agents\"}} {count}");
         assert!(page.contains(&line), "{line} is missing:\n{page}");
     }
 }

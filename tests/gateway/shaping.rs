@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::folder::object;
-use crate::support::{Client, Folder, Hostile, Toolgate, eventually, http};
+use crate::support::{Client, Folder, Hostile, Toolgate, eventually};
 
 #[tokio::test]
 async fn a_renamed_tool_is_called_by_its_exposed_name_only() {
@@ -107,7 +107,7 @@ async fn calls_are_counted_by_tool_status_and_role_and_never_by_caller() {
     toolgate.modern("h", "guest").call("ok", json!({})).await.refused(200, -32602, "unknown tool");
 
     let metrics = eventually("the calls are counted", async || {
-        let page = String::from_utf8(http::get(&toolgate.metrics()).await.body.to_vec()).unwrap();
+        let page = toolgate.metrics().await;
         let has = |words: &[&str]| page.lines().any(|line| words.iter().all(|word| line.contains(word)));
         let counted = has(&["mcp_tool_requests_total{", "status=\"ok\"", "user_role=\"everything\""])
             && has(&["mcp_tool_requests_total{", "status=\"error\""])

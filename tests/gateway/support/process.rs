@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::folder::Folder;
+use super::http;
 
 /// Longest time for a process to be ready or to end.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -156,8 +157,9 @@ impl Toolgate {
     }
 
     /// The page of metrics.
-    pub fn metrics(&self) -> String {
-        format!("{}/metrics", self.ready["admin"].as_str().expect("the admin page has an address"))
+    pub async fn metrics(&self) -> String {
+        let admin = self.ready["admin"].as_str().expect("the admin page has an address");
+        String::from_utf8(http::get(&format!("{admin}/metrics")).await.body.to_vec()).unwrap()
     }
 
     /// Token of an identity.
