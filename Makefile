@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
 
-.PHONY: help test quick prerequisites tools fmt clippy deny check-closure build-tests fuzz soak soak-short bench bench-check crds
+.PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster fuzz soak soak-short bench bench-check crds
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -17,9 +17,10 @@ help: ## List the targets
 test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
-	@$(MAKE) tools
+	@$(MAKE) tools charts cluster-api
 	@$(MAKE) clippy
 	@$(MAKE) build-tests
+	@$(MAKE) guards
 	@$(MAKE) fuzz
 	@$(MAKE) soak-short
 	$(CARGO) test --locked
@@ -42,7 +43,7 @@ fmt: ## Check the format
 clippy: ## Lint each feature set
 	$(CARGO) clippy --locked --quiet --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --quiet --lib --no-default-features --features gateway -- -D warnings
-	$(CARGO) clippy --locked --quiet --lib --no-default-features --features operator -- -D warnings
+	$(CARGO) clippy --locked --quiet --lib --no-default-features --features api -- -D warnings
 	$(CARGO) clippy --locked --quiet --all-targets --features fuzz -- -D warnings
 
 deny: ## Check dependencies: bans, licences, sources
@@ -54,11 +55,29 @@ check-closure: ## Prove that the gateway's closure holds no Kubernetes client an
 	kubernetes='^(kube|kube-.*|k8s-openapi.*|schemars.*)$$'; \
 	if found=$$(closure --no-default-features --features gateway | grep -E "$$kubernetes"); then \
 	  echo "the gateway's closure holds:" $$found >&2; exit 1; fi; \
-	closure --no-default-features --features operator | grep -qE "$$kubernetes"; \
+	closure --no-default-features --features api | grep -qE "$$kubernetes"; \
 	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
+
+charts: ## Check the charts and the example for clusters: schemas, scores, rights
+	@.ci/charts
+
+guards: ## Let an API server judge the chart's rights and admission policies
+	$(CARGO) build --locked --bin toolgate-operator
+	@.ci/guards
 
 build-tests: # Before anything runs, so that what does not compile fails early
 	$(CARGO) test --locked --no-run
+
+# Kept in ~/.cache/toolgate-test. Go's own cache holds what is shared between the two.
+cluster-api: ## Build etcd and Kubernetes for the tests against an API server, once (5 minutes on 2 idle cores)
+	tests/cluster/up build api
+
+cluster-node: ## Build what a node needs besides, once: containerd, runc, CoreDNS, CNI plugins
+	tests/cluster/up build node
+
+test-cluster: cluster-api ## The tests against a real API server alone
+	$(CARGO) build --locked --bins --examples
+	$(CARGO) test --locked --test cluster
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	fuzz/run $(FUZZ_SECONDS)
@@ -70,11 +89,13 @@ soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
 soak-short: # `cargo test` has built the program. Twice the time for edits: the machine also builds and fuzzes
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20 --grace 2
 
-bench: ## Measure the gateway beside Envoy and mcp-proxy, and write benches/results
+bench: ## Measure the gateway beside its peers and the control plane at scale, and write benches/results
 	python3 benches/hot_path.py run
+	python3 benches/control_plane.py run
 
 bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
-crds: ## Write crds/ anew
+crds: ## Write crds/ anew, and the chart's copies
 	$(CARGO) run --locked --quiet --bin toolgate -- crds --output-dir crds
+	cp crds/*.yaml charts/toolgate-crds/files/

@@ -10,15 +10,13 @@ CPU per call of the gateway process is the robust figure; requests per second co
 import argparse
 import datetime
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import tempfile
 
 from hotpath import peers, process
+from hotpath.machine import RESULTS, machine
 
-RESULTS = peers.ROOT / "benches/results"
 CONNECTIONS = (1, 32)
 RATIOS = ("cpu_vs_envoy_32", "rps_vs_envoy_32", "rps_vs_mcp_proxy_32")
 TOLERANCE = 0.2
@@ -119,15 +117,6 @@ def run(rounds: int, seconds: int, build: bool) -> tuple[dict, list[dict], dict]
         finally:
             bench.stop()
     return figures(runs, idle), runs, idle
-
-
-def machine() -> dict:
-    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
-    model = next((line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")), "unknown")
-    git = ["git", "-C", str(peers.ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock"], capture_output=True, text=True)
-    return {"commit": commit + ("+changes" if changed.stdout else ""), "cores": os.cpu_count(), "cpu_model": model}
 
 
 def main():

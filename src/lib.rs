@@ -7,6 +7,12 @@
 //! src/policy/    PURE  parse, compile, load, decide, explain; Snapshot
 //! src/gateway/   the data plane: stack, layers/, protocol/, upstream/, auth/, audit/
 //! src/local/     the laptop mode and the offline tools: local, validate, explain
+//! src/kubernetes/   the only room that calls the API server: caches, writes, Events, the Lease
+//! src/controllers/  a folder a kind: gather, validate, plan, apply, report
+//! src/status/    PURE  what is said of each object: conditions and the whole status, from what was gathered
+//! src/policyserver/ what policy says now, and what gateways said; the policy stream
+//! src/shim/      runs inside a stdio server's container, for the gateway beside it
+//! src/wire/      the policy stream's protocol and the signed form of a snapshot
 //! src/telemetry/ logs, metrics (every name once), traces
 //! ```
 //! `policy::Snapshot` is the one seam between those who declare policy and the gateway that enforces it:
@@ -26,12 +32,24 @@
 //! and the span around it. The order is visible in `gateway/stack.rs`; the upstream takes a `Permit`, whose only
 //! constructor is in `gateway/layers/authorize.rs`.
 
-#[cfg(feature = "operator")]
+#[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "operator")]
+pub mod controllers;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "operator")]
+pub mod kubernetes;
 #[cfg(feature = "cli")]
 pub mod local;
 pub mod policy;
-#[cfg(feature = "gateway")]
+#[cfg(feature = "operator")]
+pub mod policyserver;
+#[cfg(feature = "shim")]
+pub mod shim;
+#[cfg(feature = "operator")]
+pub mod status;
+#[cfg(any(feature = "gateway", feature = "operator"))]
 pub mod telemetry;
+#[cfg(feature = "wire")]
+pub mod wire;

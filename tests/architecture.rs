@@ -58,6 +58,7 @@ const EDGES: &[Edge] = &[
     // Pure rooms: what they compute depends on their arguments alone.
     Edge { within: "policy/", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/protocol/", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "status/", but: &[], forbids: IMPURE, allows: &[] },
     // A deeper stack for the parser is all that a thread is for: it is joined where it is made.
     Edge { within: "policy/", but: &["policy/condition.rs"], forbids: &["std::thread"], allows: &[] },
     Edge { within: "gateway/protocol/", but: &[], forbids: &["std::thread"], allows: &[] },
@@ -73,10 +74,38 @@ const EDGES: &[Edge] = &[
             "crate::local",
             "crate::controllers",
             "crate::kubernetes",
+            "crate::policyserver",
+            "crate::status",
             "kube",
             "kube_core",
             "k8s_openapi",
             "schemars",
+        ],
+        allows: &[],
+    },
+    // Which snapshot is taken, and what a report says, depends on what is handed in.
+    Edge { within: "gateway/source/judge.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "gateway/source/pace.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "gateway/certificate/validity.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "gateway/report/offer.rs", but: &[], forbids: IMPURE, allows: &[] },
+    // Addresses are values there; no socket is opened.
+    Edge { within: "gateway/report/listeners.rs", but: &[], forbids: IMPURE, allows: &["std::net"] },
+    // It runs in other people's images: nothing of ours comes with it.
+    Edge {
+        within: "shim/",
+        but: &[],
+        forbids: &[
+            "tokio",
+            "crate::api",
+            "crate::controllers",
+            "crate::gateway",
+            "crate::kubernetes",
+            "crate::local",
+            "crate::policy",
+            "crate::policyserver",
+            "crate::status",
+            "crate::telemetry",
+            "crate::wire",
         ],
         allows: &[],
     },
@@ -93,10 +122,74 @@ const EDGES: &[Edge] = &[
             "crate::gateway::protocol::methods::Class",
         ],
     },
+    // What is said of objects is made from plain data; of the policy server only from what it hands out.
+    Edge {
+        within: "status/",
+        but: &[],
+        forbids: &[
+            "crate::controllers",
+            "crate::gateway",
+            "crate::kubernetes",
+            "crate::local",
+            "crate::policyserver",
+            "crate::telemetry",
+            "crate::wire",
+            "std::thread",
+        ],
+        allows: &[
+            "crate::policyserver::fleet::Acked",
+            "crate::policyserver::fleet::Offer",
+            "crate::policyserver::fleet::OfferedTool",
+            "crate::policyserver::fleet::Report",
+            "crate::policyserver::index::Published",
+            "crate::policyserver::index::Reach",
+            "crate::policyserver::index::Refusal",
+        ],
+    },
+    // Who calls the API server decides nothing: what to write is the controllers' plan.
+    Edge {
+        within: "kubernetes/",
+        but: &[],
+        forbids: &[
+            "crate::controllers",
+            "crate::gateway",
+            "crate::local",
+            "crate::policy",
+            "crate::policyserver",
+            "crate::status",
+            "crate::wire",
+        ],
+        allows: &[],
+    },
+    // Policy reaches gateways without controllers, and every replica serves it, whoever leads.
+    Edge {
+        within: "policyserver/",
+        but: &[],
+        forbids: &["crate::controllers", "crate::gateway", "crate::local", "crate::status"],
+        allows: &[],
+    },
+    Edge { within: "controllers/", but: &[], forbids: &["crate::gateway", "crate::local"], allows: &[] },
+    // What is planned depends on the server and on what is around it alone.
+    Edge { within: "controllers/mcpserver/plan.rs", but: &[], forbids: IMPURE, allows: &["kube::Resource"] },
+    Edge { within: "controllers/mcpserver/pods.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/template.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/network.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/catalogue.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/revision.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "controllers/mcpserver/registration.rs", but: &[], forbids: IMPURE, allows: &["kube::Resource"] },
     Edge {
         within: "api/",
         but: &[],
-        forbids: &["crate::policy", "crate::gateway", "crate::local", "crate::telemetry"],
+        forbids: &[
+            "crate::policy",
+            "crate::gateway",
+            "crate::local",
+            "crate::telemetry",
+            "crate::status",
+            "crate::policyserver",
+            "crate::kubernetes",
+            "crate::controllers",
+        ],
         allows: &[],
     },
 ];
@@ -294,6 +387,8 @@ fn a_forbidden_name_is_found_however_it_is_written() {
         ("gateway/protocol/sse.rs", "fn f() { assert!(x, \"{}\", tokio::time::sleep(D)); }", "tokio::time::sleep"),
         ("telemetry/metrics.rs", "use crate::gateway::audit::{Outcome, Record};", "crate::gateway::audit::Record"),
         ("api/mod.rs", "pub use crate::policy::Snapshot;", "crate::policy::Snapshot"),
+        ("status/server.rs", "use crate::policyserver::fleet::Fleet;", "crate::policyserver::fleet::Fleet"),
+        ("status/mod.rs", "fn f() { jiff::Timestamp::now(); }", "jiff::Timestamp::now"),
     ] {
         let found = crossings(file, source);
         assert!(found.iter().any(|found| found == &format!("{file}:1 names {expected}")), "{source}: {found:?}");
@@ -305,6 +400,7 @@ fn a_forbidden_name_is_found_however_it_is_written() {
 fn a_permitted_name_is_not_found() {
     for (file, source) in [
         ("policy/parse.rs", "use crate::api::McpServer;"),
+        ("status/server.rs", "use crate::policyserver::fleet::{Offer, Report};"),
         ("policy/decide.rs", "use std::time::Duration; fn f(tokio: u8) -> u8 { tokio }"),
         ("policy/decide.rs", "#[cfg(test)] mod tests { use crate::api::McpServer; use std::fs; }"),
         ("policy/decide.rs", "mod tokio { pub fn f() {} } fn g() { tokio::f(); self::tokio::f(); }"),

@@ -10,8 +10,8 @@ import sys
 import zipfile
 
 from . import process, requests, tokens
+from .machine import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "toolgate"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release"
 ENVOY_VERSION = "1.40.0"

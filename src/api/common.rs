@@ -28,6 +28,17 @@ impl Reference {
     }
 }
 
+/// One key of a ConfigMap in the same namespace.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+pub struct ConfigMapKey {
+    /// `metadata.name` of the ConfigMap.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in its `data`. Example: `ca.crt`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
 /// A string or an integer, compared without conversion: `1` and `"1"` differ.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(untagged)]

@@ -4,7 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
+use super::common::{ConfigMapKey, Reference, SAFE_URL, SAFE_URL_MESSAGE};
+use super::status::McpGatewayStatus;
 
 /// The trust of a namespace's servers: the issuers whose tokens count.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -16,7 +17,11 @@ use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
     category = "mcp",
     shortname = "mcpg",
     derive = "PartialEq",
+    status = "McpGatewayStatus",
     doc = "Whose tokens the McpServers that refer to it accept, and what callers without a token may do.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers.referring"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
     printcolumn(name = "Anonymous", type_ = "string", json_path = ".spec.anonymous.mode"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -33,8 +38,10 @@ pub struct McpGatewaySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(
-        validation = Rule::new("self.all(a, self.exists_one(b, b.oidc.url == a.oidc.url))")
+        validation = Rule::new("self.all(a, !has(a.oidc) || self.exists_one(b, has(b.oidc) && b.oidc.url == a.oidc.url))")
             .message("two issuers have the same oidc.url: a token could not be told to be of one of them"),
+        validation = Rule::new("self.filter(a, has(a.serviceAccounts)).size() <= 1")
+            .message("two issuers are the cluster's ServiceAccounts: remove one"),
         merge_strategy = ListMerge::Map(vec!["name".into()])
     )]
     pub issuers: Vec<Issuer>,
@@ -45,13 +52,26 @@ pub struct McpGatewaySpec {
 
 /// A token issuer.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.oidc) != has(self.serviceAccounts)")
+    .message("exactly one of oidc and serviceAccounts must be set"))]
 pub struct Issuer {
     /// Name that subjects refer to.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// An OIDC provider, or any OAuth server that signs JWTs.
-    pub oidc: Oidc,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<Oidc>,
+    /// The cluster itself: tokens of ServiceAccounts, whose audience is the URL of the endpoint. McpRoles name the
+    /// callers with subjects of kind `ServiceAccount`. On a laptop there are none, and identities of the overlay stand
+    /// in. It has no members: write `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_accounts: Option<ServiceAccounts>,
 }
+
+/// The cluster's ServiceAccounts as an issuer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct ServiceAccounts {}
 
 /// How the tokens of an issuer are verified and read.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -85,8 +105,9 @@ fn subject_claim() -> String {
 
 /// Where keys come from.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("[has(self.url), has(self.inline)].filter(x, x).size() == 1")
-    .message("exactly one of url and inline must be set"))]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.url), has(self.inline), has(self.configMapRef)].filter(x, x).size() == 1")
+    .message("exactly one of url, inline and configMapRef must be set"))]
 pub struct Jwks {
     /// URL of a JWK set (RFC 7517). It is fetched again when a token names an unknown key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +118,11 @@ pub struct Jwks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     pub inline: Option<String>,
+    /// A ConfigMap of this namespace that holds a JWK set as JSON text, with public keys only. It needs the label
+    /// `toolgate.dev/jwks: "true"`, without which it is not read. A change of it is in force at once. Not read on a
+    /// laptop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ConfigMapKey>,
 }
 
 /// What callers without a token may do.

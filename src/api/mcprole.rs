@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Reference, StringOrInteger, ToolAnnotations};
+use super::status::McpRoleStatus;
 
 /// A role: its subjects, and the rules that hold for them. What no rule allows is denied, and a rule that denies wins
 /// over every rule that allows. A role grants only in its own namespace. Writing an McpRole equals granting.
@@ -19,7 +20,12 @@ use super::common::{Reference, StringOrInteger, ToolAnnotations};
     category = "mcp",
     shortname = "mcpr",
     derive = "PartialEq",
+    status = "McpRoleStatus",
     doc = "Who may use which tools, prompts and resources of this namespace's McpServers, under which conditions.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Tools", type_ = "integer", json_path = ".status.effective.tools"),
+    printcolumn(name = "Servers", type_ = "integer", json_path = ".status.effective.servers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct McpRoleSpec {
@@ -46,17 +52,24 @@ pub struct McpRoleSpec {
 #[x_kube(validation = Rule::new("self.kind == 'Claim' ? has(self.claim) && has(self.values) : !has(self.claim) && !has(self.values)")
     .message("claim and values are required with kind Claim, and have no meaning with other kinds"))]
 #[x_kube(validation = Rule::new("(self.kind == 'Claim') != has(self.name)")
-    .message("name is required with kinds User, Group and Scope, and has no meaning with kind Claim"))]
+    .message("name is required with kinds User, Group, ServiceAccount and Scope, and has no meaning with kind Claim"))]
+#[x_kube(validation = Rule::new("(self.kind == 'ServiceAccount') == has(self.__namespace__)")
+    .message("namespace is required with kind ServiceAccount, and has no meaning with other kinds"))]
 pub struct Subject {
-    /// `User`: the caller whose subject is `name`. `Group`: callers whose groups hold `name`. `Scope`: callers whose
-    /// token has the OAuth scope `name`. `Claim`: callers whose token has one of `values` in `claim`.
+    /// `User`: the caller whose subject is `name`. `Group`: callers whose groups hold `name`. `ServiceAccount`: the
+    /// ServiceAccount `name` of `namespace`. `Scope`: callers whose token has the OAuth scope `name`. `Claim`: callers
+    /// whose token has one of `values` in `claim`.
     pub kind: SubjectKind,
-    /// The user, group or scope, exactly; no globs. Example: `engineering`.
+    /// The user, group, ServiceAccount or scope, exactly; no globs. Example: `engineering`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub name: Option<String>,
+    /// With `ServiceAccount`: its namespace. Example: `ci`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
     /// Name of an issuer in `spec.issuers` of an McpGateway of this namespace. May be left out only where the
-    /// namespace has exactly one.
+    /// namespace has exactly one; with `ServiceAccount`, exactly one with `serviceAccounts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub issuer: Option<String>,
@@ -78,6 +91,8 @@ pub enum SubjectKind {
     User,
     /// The groups claim.
     Group,
+    /// A ServiceAccount of the cluster.
+    ServiceAccount,
     /// Any claim.
     Claim,
     /// An OAuth scope.

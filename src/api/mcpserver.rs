@@ -1,10 +1,16 @@
-//! McpServer: an MCP server, how to run or reach it, and what it may ask its callers.
+//! McpServer: an MCP server, how it runs, and what it may ask its callers.
+
+use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
+use super::common::Reference;
+use super::sandbox::Sandbox;
+use super::source::Source;
+use super::status::McpServerStatus;
 
 /// An MCP server behind an enforcing gateway. Callers reach it only through the gateway, and see only what an McpRole
 /// allows them. Who may write an McpServer may run any image.
@@ -17,10 +23,24 @@ use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
     category = "mcp",
     shortname = "mcps",
     derive = "PartialEq",
+    status = "McpServerStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     doc = "An MCP server behind an enforcing gateway: how to run or reach it, and what it may ask its callers.",
-    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registration"),
-    printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gatewayRef.name", priority = "1"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Tools", type_ = "integer", json_path = ".status.tools.declared"),
+    printcolumn(name = "Offered", type_ = "integer", json_path = ".status.tools.discovered"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.address.url"),
+    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registration", priority = 1),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gatewayRef.name", priority = 1),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.replicas", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("has(self.spec.source.container) || !has(self.spec.sandbox) || (!has(self.spec.sandbox.filesystem) && !has(self.spec.sandbox.isolation))")
+        .message("sandbox.filesystem and sandbox.isolation have a meaning only with source.container: remove them"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')")
         .message("the name of an McpServer must be lower case letters, digits and '-', start with a letter and have at most 63 characters: a Service will bear it"),
 )]
@@ -28,6 +48,22 @@ use super::common::{Reference, SAFE_URL, SAFE_URL_MESSAGE};
 pub struct McpServerSpec {
     /// Where the server comes from. Exactly one member.
     pub source: Source,
+    /// What the server's pods have beyond what Toolgate gives them, as a strategic merge patch of a pod template:
+    /// volumes and their mounts in the container `server`, scheduling, `serviceAccountName`, `imagePullSecrets`,
+    /// `securityContext`, labels and annotations. It cannot touch the containers and volumes named `toolgate-…`, the
+    /// labels of `toolgate.dev` and those that select the pods, host namespaces, host ports and `hostPath` volumes,
+    /// `shareProcessNamespace`, `restartPolicy` and `automountServiceAccountToken`, nor mount a `toolgate-…` volume.
+    /// No effect on a laptop. Example: `{spec: {nodeSelector: {disk: ssd}}}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "pod_template")]
+    pub pod_template: BTreeMap<String, Value>,
+    /// How many pods run the server. Unset: one, or as many as `kubectl scale` or an autoscaler asked for last. 0 stops
+    /// it. No effect on a laptop.
+    // The server writes the default: without a value it answers no question about the scale. An author who never set
+    // the field does not own it, so applying again reverts no scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
+    pub replicas: Option<i32>,
     /// The McpGateway of this namespace whose issuers are trusted. Default: the one named `default`. If it does not
     /// exist, no token is accepted.
     #[serde(default = "Reference::default_gateway")]
@@ -40,118 +76,22 @@ pub struct McpServerSpec {
     /// error and never reaches the caller.
     #[serde(default)]
     pub server_requests: ServerRequests,
-}
-
-/// Where a server comes from.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("[has(self.container), has(self.remote)].filter(x, x).size() == 1")
-    .message("exactly one of container and remote must be set"))]
-pub struct Source {
-    /// An image that Toolgate runs. On a laptop the overlay `toolgate.local.yaml` names the command instead.
+    /// What the server's pods may do and reach. No effect on a laptop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<Container>,
-    /// A server that runs elsewhere and is reached over streamable HTTP.
+    pub sandbox: Option<Sandbox>,
+    /// What the gateway does while it cannot hear from the operator. Unset: it keeps the last good policy in force,
+    /// for as long as it takes. No effect on a laptop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote: Option<Remote>,
+    pub disconnected_policy: Option<DisconnectedPolicy>,
+    /// When the server's pods get a new version of the gateway. `OnRollout` (default): with the next change of the
+    /// server that restarts them anyway. `Rolling`: at once, one pod after the other. No effect on a laptop.
+    #[serde(default)]
+    pub gateway_update: GatewayUpdate,
 }
 
-/// An image that runs as an MCP server.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("self.transport != 'Stdio' || has(self.command)")
-    .message("command is required with transport Stdio: the entry point of an image is not known before it runs"))]
-#[x_kube(validation = Rule::new("self.transport != 'StreamableHttp' || has(self.port)")
-    .message("port is required with transport StreamableHttp"))]
-#[x_kube(validation = Rule::new("self.transport != 'Stdio' || (!has(self.port) && !has(self.path))")
-    .message("port and path have no meaning with transport Stdio: remove them"))]
-#[x_kube(validation = Rule::new("self.transport == 'Stdio' || !has(self.sessions)")
-    .message("sessions has a meaning only with transport Stdio: remove it"))]
-pub struct Container {
-    /// The image, with a tag or a digest. Example: `ghcr.io/github/github-mcp-server:1.4.0`.
-    #[schemars(length(min = 1, max = 1024))]
-    pub image: String,
-    /// How the server speaks. `Stdio`: newline-delimited JSON-RPC on standard input and output. `StreamableHttp`: the
-    /// MCP transport of that name, on `port` and `path`.
-    pub transport: Transport,
-    /// The program and its first arguments; no shell. Required with `Stdio`. Unset: the image's entry point.
-    /// Example: `[/server]`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 4096)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub command: Vec<String>,
-    /// Further arguments. Unset: none with `command`, else the image's own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 4096)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub args: Vec<String>,
-    /// Environment variables. The server sees these and nothing of the gateway's own environment but PATH, HOME and
-    /// the like. Not for secrets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub env: Vec<EnvVar>,
-    /// See [`Sessions`], whose documentation takes the place of this one in the schema.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<Sessions>,
-    /// The TCP port on which the server listens. Required with `StreamableHttp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i32>,
-    /// The path of the MCP endpoint with `StreamableHttp`. Unset means `/mcp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[!-~]*$"))]
-    pub path: Option<String>,
-}
-
-impl Container {
-    /// `sessions`, or what unset means.
-    pub fn sessions(&self) -> Sessions {
-        self.sessions.unwrap_or(Sessions::PerClient)
-    }
-
-    /// `path`, or what unset means.
-    pub fn path(&self) -> &str {
-        self.path.as_deref().unwrap_or("/mcp")
-    }
-}
-
-/// How a server speaks.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum Transport {
-    /// Newline-delimited JSON-RPC on standard input and output.
-    Stdio,
-    /// Streamable HTTP.
-    StreamableHttp,
-}
-
-/// With `Stdio` only: how many processes. `PerClient` (the default): one for each client session, so that clients share
-/// no state. `Shared`: one for all.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum Sessions {
-    /// One for all clients.
-    Shared,
-    /// One for each client session.
-    PerClient,
-}
-
-/// One environment variable.
-#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-pub struct EnvVar {
-    /// Name of the variable.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
-    pub name: String,
-    /// Its value, taken literally.
-    #[schemars(length(max = 4096))]
-    pub value: String,
-}
-
-/// A server that runs elsewhere.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-pub struct Remote {
-    /// URL of its MCP endpoint. https, or http to this machine. Callers' tokens are never sent there.
-    /// Example: `https://mcp.example.com/mcp`.
-    #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new(SAFE_URL).message(SAFE_URL_MESSAGE))]
-    pub url: String,
+// Only the pod template's owner knows all of its fields: what may be patched is checked when the pods are planned.
+fn pod_template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// Which tools of a server exist for callers.
@@ -199,4 +139,39 @@ pub enum Leave {
     /// They are refused.
     #[default]
     Deny,
+}
+
+/// What a gateway does while it cannot hear from the operator.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[x_kube(validation = Rule::new("(self.mode == 'DenyAfter') == has(self.seconds)")
+    .message("seconds is required with mode DenyAfter, and has no meaning with KeepLastKnownGood"))]
+pub struct DisconnectedPolicy {
+    /// `KeepLastKnownGood`: the last good policy stays in force. `DenyAfter`: after `seconds` every call is refused,
+    /// until the operator is heard from again; whoever loses a right then loses it within that time, and a long
+    /// failure of the operator stops the server.
+    pub mode: DisconnectedMode,
+    /// With `DenyAfter`: seconds since the gateway last heard from the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 604_800))]
+    pub seconds: Option<i32>,
+}
+
+/// See [`DisconnectedPolicy::mode`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum DisconnectedMode {
+    /// Enforce what is known.
+    #[default]
+    KeepLastKnownGood,
+    /// Refuse after a while.
+    DenyAfter,
+}
+
+/// When pods get a new version of the gateway.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum GatewayUpdate {
+    /// With the next change that restarts them.
+    #[default]
+    OnRollout,
+    /// At once.
+    Rolling,
 }

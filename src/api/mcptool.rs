@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Reference, ToolAnnotations};
+use super::status::McpToolStatus;
 
 /// A tool that may exist for callers. Declaring a tool grants it to nobody: that is what McpRoles do.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -17,10 +18,14 @@ use super::common::{Reference, ToolAnnotations};
     category = "mcp",
     shortname = "mcpt",
     derive = "PartialEq",
+    status = "McpToolStatus",
     doc = "A tool of an McpServer that may exist for callers: what is believed of it and how callers see it. Grants nothing by itself.",
     printcolumn(name = "Server", type_ = "string", json_path = ".spec.serverRef.name"),
     printcolumn(name = "Tool", type_ = "string", json_path = ".spec.toolName"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Lifecycle", type_ = "string", json_path = ".spec.lifecycle"),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.observedDigest", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -12,26 +12,34 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod common;
+pub mod conditions;
 mod mcpgateway;
 mod mcprole;
 mod mcpserver;
 mod mcptool;
+pub mod pod_template;
+mod sandbox;
 pub mod schema;
+mod source;
+pub mod status;
 #[cfg(test)]
 #[cfg(feature = "cli")] // For the reader and writer of YAML.
 mod tests;
 
-pub use common::{Object, Reference, StringOrInteger, ToolAnnotations};
-pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc};
+pub use common::{ConfigMapKey, Object, Reference, StringOrInteger, ToolAnnotations};
+pub use mcpgateway::{Anonymous, AnonymousMode, Issuer, Jwks, McpGateway, McpGatewaySpec, Oidc, ServiceAccounts};
 pub use mcprole::{
     Argument, Day, Effect, McpRole, McpRoleSpec, RoleRule, ServerSelector, Subject, SubjectKind, TimeWindow,
     ToolSelector,
 };
 pub use mcpserver::{
-    Container, Elicitation, EnvVar, Leave, McpServer, McpServerSpec, Registration, Remote, ServerRequests, Sessions,
-    Source, Transport,
+    DisconnectedMode, DisconnectedPolicy, Elicitation, GatewayUpdate, Leave, McpServer, McpServerSpec, Registration,
+    ServerRequests,
 };
 pub use mcptool::{Deprecation, Lifecycle, McpTool, McpToolSpec};
+pub use sandbox::{Egress, Filesystem, Isolation, Sandbox};
+pub use source::{CaBundle, Container, EnvVar, Remote, Service, Sessions, Source, Transport};
+pub use status::{McpGatewayStatus, McpRoleStatus, McpServerStatus, McpToolStatus};
 
 /// API group of all kinds.
 pub const GROUP: &str = "toolgate.dev";

@@ -56,6 +56,7 @@ fn every_schema_is_structural() {
         "x-kubernetes-int-or-string",
         "x-kubernetes-list-map-keys",
         "x-kubernetes-list-type",
+        "x-kubernetes-preserve-unknown-fields",
         "x-kubernetes-validations",
     ]);
     let formats = BTreeSet::from(["int32", "int64", "date-time"]);
@@ -109,6 +110,18 @@ fn every_field_is_documented() {
             assert!(item || schema["description"].as_str().is_some_and(|text| text.len() > 10), "{path}");
         });
     }
+}
+
+/// The documentation of an enum takes the place of that of an optional field: it must serve both.
+#[test]
+fn every_value_of_an_enum_is_explained() {
+    each_schema(|path, schema| {
+        // Days and the status of a condition need no words.
+        for value in schema["enum"].as_array().into_iter().flatten().filter(|_| !path.contains(".days")) {
+            let text = schema["description"].as_str().unwrap_or_default();
+            assert!(text.contains(&format!("`{}`", value.as_str().unwrap())), "{path}: {value}");
+        }
+    });
 }
 
 #[test]
@@ -190,9 +203,17 @@ fn cases() -> Vec<Case> {
         rule(json!({"arguments": [argument]}))
     };
     let subject = |subject| json!({"subjects": [subject]});
+    let remote = |remote: Value| json!({"source": {"remote": remote}});
+    let bundle = json!({"configMapRef": {"name": "ca", "key": "ca.crt"}});
+    let with_spec = |mut spec: Value, more: Value| {
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
     vec![
-        case("McpServer", "exactly one of container and remote", stdio(json!({})), json!({"source": {}})),
-        case("McpServer", "exactly one of container and remote", json!({"source": {"remote": {"url": "https://a"}}}),
+        case("McpServer", "exactly one of container, service and remote", stdio(json!({})), json!({"source": {}})),
+        case("McpServer", "exactly one of container, service and remote", json!({"source": {"service": {"name": "a", "port": 80}}}),
+            json!({"source": {"remote": {"url": "https://a"}, "service": {"name": "a", "port": 80}}})),
+        case("McpServer", "exactly one of container, service and remote", json!({"source": {"remote": {"url": "https://a"}}}),
             json!({"source": {"remote": {"url": "https://a"}, "container": {"image": "x", "transport": "Stdio", "command": ["x"]}}})),
         case("McpServer", "command is required", stdio(json!({})), server(json!({"transport": "Stdio"}))),
         case("McpServer", "port is required", server(json!({"transport": "StreamableHttp", "port": 80})), server(json!({"transport": "StreamableHttp"}))),
@@ -206,6 +227,18 @@ fn cases() -> Vec<Case> {
             json!({"source": {"remote": {"url": "https://user@example.com/"}}})),
         case("McpServer", "must be an https URL", json!({"source": {"remote": {"url": "https://example.com:8443/a?b=c"}}}),
             json!({"source": {"remote": {"url": "http://localhost:80@example.com/"}}})),
+        case("McpServer", "caBundle has a meaning only", remote(json!({"url": "https://a", "caBundle": bundle})),
+            remote(json!({"url": "http://localhost:80/", "caBundle": bundle}))),
+        case("McpServer", "have a meaning only with source.container", with_spec(stdio(json!({})), json!({"sandbox": {"filesystem": "Scratch"}})),
+            with_spec(remote(json!({"url": "https://a"})), json!({"sandbox": {"filesystem": "Scratch"}}))),
+        case("McpServer", "have a meaning only with source.container", with_spec(remote(json!({"url": "https://a"})), json!({"sandbox": {"egress": []}})),
+            with_spec(remote(json!({"url": "https://a"})), json!({"sandbox": {"isolation": "Process"}}))),
+        case("McpServer", "must be an IPv4 or IPv6 prefix", with_spec(stdio(json!({})), json!({"sandbox": {"egress": [{"cidr": "140.82.112.0/20", "port": 443}, {"cidr": "2001:db8::/32"}]}})),
+            with_spec(stdio(json!({})), json!({"sandbox": {"egress": [{"cidr": "140.82.112.0"}]}}))),
+        case("McpServer", "seconds is required", with_spec(stdio(json!({})), json!({"disconnectedPolicy": {"mode": "DenyAfter", "seconds": 60}})),
+            with_spec(stdio(json!({})), json!({"disconnectedPolicy": {"mode": "DenyAfter"}}))),
+        case("McpServer", "seconds is required", with_spec(stdio(json!({})), json!({"disconnectedPolicy": {"mode": "KeepLastKnownGood"}})),
+            with_spec(stdio(json!({})), json!({"disconnectedPolicy": {"mode": "KeepLastKnownGood", "seconds": 60}}))),
         case("McpTool", "deprecation has an effect only", tool(json!({"lifecycle": "Deprecated", "deprecation": {"message": "m"}})),
             tool(json!({"deprecation": {"message": "m"}}))),
         case("McpTool", "readOnly cannot be destructive", tool(json!({"annotations": {"readOnly": true, "destructive": false}})),
@@ -223,6 +256,10 @@ fn cases() -> Vec<Case> {
         case("McpRole", "name is required", subject(json!({"kind": "Scope", "name": "s", "issuer": "i"})), subject(json!({"kind": "User"}))),
         case("McpRole", "name is required", subject(json!({"kind": "User", "name": "s"})),
             subject(json!({"kind": "Claim", "claim": "c", "values": ["v"], "name": "n"}))),
+        case("McpRole", "namespace is required", subject(json!({"kind": "ServiceAccount", "name": "s", "namespace": "n"})),
+            subject(json!({"kind": "ServiceAccount", "name": "s"}))),
+        case("McpRole", "namespace is required", subject(json!({"kind": "User", "name": "s"})),
+            subject(json!({"kind": "User", "name": "s", "namespace": "n"}))),
         case("McpRole", "must say what is permitted", argument(json!({"in": ["x", 1]})), argument(json!({}))),
         case("McpRole", "must not be above maximum", argument(json!({"minimum": 1, "maximum": 1})), argument(json!({"minimum": 2, "maximum": 1}))),
         case("McpRole", "cannot be combined", argument(json!({"below": ["/a"]})), argument(json!({"below": ["/a"], "in": ["/a/b"]}))),
@@ -231,8 +268,17 @@ fn cases() -> Vec<Case> {
         case("McpGateway", "must be an https URL", issuers(&["http://127.0.0.1:9/"]), issuers(&["http://idp.example.com"])),
         case("McpGateway", "must be an https URL", jwks(json!({"url": "https://a/jwks"})), jwks(json!({"url": "http://a/jwks"}))),
         case("McpGateway", "same oidc.url", issuers(&["https://a", "https://b"]), issuers(&["https://a", "https://a"])),
-        case("McpGateway", "exactly one of url and inline", jwks(json!({"inline": "{}"})), jwks(json!({}))),
-        case("McpGateway", "exactly one of url and inline", jwks(json!({"url": "https://a"})), jwks(json!({"url": "https://a", "inline": "{}"}))),
+        case("McpGateway", "same oidc.url", json!({"issuers": [{"name": "a", "oidc": {"url": "https://a"}}, {"name": "b", "serviceAccounts": {}}]}),
+            issuers(&["https://a", "https://b", "https://a"])),
+        case("McpGateway", "two issuers are the cluster's", json!({"issuers": [{"name": "a", "serviceAccounts": {}}]}),
+            json!({"issuers": [{"name": "a", "serviceAccounts": {}}, {"name": "b", "serviceAccounts": {}}]})),
+        case("McpGateway", "exactly one of oidc and serviceAccounts", json!({"issuers": [{"name": "a", "oidc": {"url": "https://a"}}]}),
+            json!({"issuers": [{"name": "a"}]})),
+        case("McpGateway", "exactly one of oidc and serviceAccounts", json!({"issuers": [{"name": "a", "serviceAccounts": {}}]}),
+            json!({"issuers": [{"name": "a", "serviceAccounts": {}, "oidc": {"url": "https://a"}}]})),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"inline": "{}"})), jwks(json!({}))),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"configMapRef": {"name": "a", "key": "b"}})),
+            jwks(json!({"url": "https://a", "configMapRef": {"name": "a", "key": "b"}}))),
         case("McpGateway", "roleRef is required", json!({"anonymous": {"mode": "Role", "roleRef": {"name": "r"}}}), json!({"anonymous": {"mode": "Role"}})),
         case("McpGateway", "roleRef is required", json!({}), json!({"anonymous": {"roleRef": {"name": "r"}}})),
     ]

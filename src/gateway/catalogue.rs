@@ -11,9 +11,11 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::protocol::definition;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::{Era, LEGACY, MODERN};
 use super::protocol::headers::{METHOD, VERSION};
+use super::protocol::json::check;
 use super::upstream::{Content, Outbound, Reply, Upstream, UpstreamError, Verb};
 
 /// The answer of one server to `initialize` (or `server/discover`) and its lists, all pages.
@@ -42,6 +44,17 @@ pub struct Listed {
     pub name: String,
     /// What agents read.
     pub description: Option<String>,
+    /// Of a tool, if it was asked for and there is one: see [`definition::digest`].
+    pub digest: Option<String>,
+}
+
+/// Whether the digests of tools' definitions are wanted: they are for whoever pins them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Digests {
+    /// They cost nothing where nobody asks.
+    Skip,
+    /// Of each tool.
+    Compute,
 }
 
 /// Pages of one list.
@@ -65,8 +78,8 @@ const UNKNOWN_METHOD: i64 = -32601;
 ///
 /// Fails with [`UpstreamError::Garbage`] if the server speaks neither era or if a list is not valid or too long, and
 /// otherwise as [`Upstream::send`] does.
-pub async fn ask(upstream: &Upstream) -> Result<Catalogue, UpstreamError> {
-    let mut talk = Talk::new(upstream, Era::Legacy);
+pub async fn ask(upstream: &Upstream, digests: Digests) -> Result<Catalogue, UpstreamError> {
+    let mut talk = Talk::new(upstream, Era::Legacy, digests);
     let found = match talk.initialize().await {
         Ok(greeting) => talk.read(&greeting).await.map_err(Failure::Lists),
         Err(failure) => Err(failure),
@@ -77,7 +90,7 @@ pub async fn ask(upstream: &Upstream) -> Result<Catalogue, UpstreamError> {
         Err(Failure::Refused { why, .. } | Failure::Upstream(UpstreamError::Garbage(why))) => why,
         Err(Failure::Upstream(error) | Failure::Lists(error)) => return Err(error),
     };
-    let mut talk = Talk::new(upstream, Era::Modern);
+    let mut talk = Talk::new(upstream, Era::Modern, digests);
     match talk.request("server/discover", Map::new()).await {
         Ok(greeting) => talk.read(&greeting).await,
         Err(Failure::Refused { .. } | Failure::Upstream(UpstreamError::LegacyOnly | UpstreamError::Garbage(_))) => {
@@ -91,6 +104,7 @@ pub async fn ask(upstream: &Upstream) -> Result<Catalogue, UpstreamError> {
 struct Talk<'a> {
     upstream: &'a Upstream,
     era: Era,
+    digests: Digests,
     version: String,
     session: Option<Arc<str>>,
     next: u64,
@@ -114,9 +128,9 @@ impl From<UpstreamError> for Failure {
 }
 
 impl<'a> Talk<'a> {
-    fn new(upstream: &'a Upstream, era: Era) -> Self {
+    fn new(upstream: &'a Upstream, era: Era, digests: Digests) -> Self {
         let version = if era == Era::Modern { MODERN } else { "" }; // A legacy one is not agreed yet.
-        Self { upstream, era, version: version.to_owned(), session: None, next: 1, bytes: 0 }
+        Self { upstream, era, digests, version: version.to_owned(), session: None, next: 1, bytes: 0 }
     }
 
     async fn initialize(&mut self) -> Result<Value, Failure> {
@@ -175,7 +189,9 @@ impl<'a> Talk<'a> {
                     return Err(garbage(&format!("an entry of {method} has no {key:?}")));
                 };
                 let description = at(entry, "description").as_str().map(ToOwned::to_owned);
-                found.push(Listed { name: name.to_owned(), description });
+                let wanted = member == "tools" && self.digests == Digests::Compute;
+                let digest = if wanted { definition::digest(entry) } else { None };
+                found.push(Listed { name: name.to_owned(), description, digest });
             }
             if found.len() > ENTRIES {
                 return Err(garbage(&format!("{method} has more than {ENTRIES} entries")));
@@ -241,6 +257,11 @@ impl<'a> Talk<'a> {
         self.bytes += text.len();
         if self.bytes > BYTES {
             return Err(UpstreamError::TooLarge(BYTES).into());
+        }
+        if self.digests == Digests::Compute {
+            // A repeated key would show clients another definition than the one whose digest is pinned.
+            let text = std::str::from_utf8(text).map_err(|_| garbage("it is not UTF-8"))?;
+            check(text).map_err(|error| garbage(&error.to_string()))?;
         }
         let mut message: Value = serde_json::from_slice(text).map_err(|error| garbage(&error.to_string()))?;
         if let error @ Value::Object(_) = at(&message, "error") {

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Authenticator, Verified};
+use super::drain::Drain;
 use super::fetch::Fetcher;
 use super::layers::session::Sessions;
 use super::limits;
+use super::link::Link;
+use super::protocol::error::Reject;
 use super::upstream::{self, Upstream, UpstreamError};
 use crate::policy::snapshot::Subject;
 use crate::policy::{Policy, SubjectView};
@@ -29,6 +34,11 @@ pub(super) struct Endpoint {
     pub(super) streams: Streams,
     /// Cancelled when the server is removed or the gateway ends: ends its streams.
     pub(super) closing: CancellationToken,
+    pub(super) drain: Arc<Drain>,
+    /// The connection to the policy server, where the policy comes from one.
+    pub(super) link: ArcSwapOption<Link>,
+    /// The server said that one of its lists changed.
+    pub(super) changed: Arc<Notify>,
 }
 
 /// A policy in force, with all that depends on it.
@@ -39,6 +49,8 @@ pub(super) struct Force {
     pub(super) anonymous: Option<Arc<SubjectView>>,
     /// OAuth scopes that roles name: published as `scopes_supported`.
     pub(super) scopes: Vec<String>,
+    /// Time without word from the policy server after which everything is refused.
+    pub(super) deny_after: Option<Duration>,
     pub(super) metrics: Arc<ServerMetrics>,
     views: RwLock<HashMap<usize, CachedView>>,
 }
@@ -47,17 +59,38 @@ pub(super) struct Force {
 type CachedView = (Arc<Verified>, Arc<SubjectView>);
 
 impl Endpoint {
-    pub(super) fn new(name: &str, config: upstream::Config, closing: CancellationToken) -> Result<Self, UpstreamError> {
+    pub(super) fn new(
+        name: &str,
+        config: upstream::Config,
+        closing: CancellationToken,
+        drain: Arc<Drain>,
+    ) -> Result<Self, UpstreamError> {
+        let upstream = Upstream::new(config.clone())?;
+        let changed = match &upstream {
+            Upstream::Stdio(upstream) => upstream.changed().clone(),
+            Upstream::Http(_) => Arc::default(),
+        };
         Ok(Self {
             name: name.into(),
-            upstream: Upstream::new(config.clone())?,
+            upstream,
             config,
             force: ArcSwapOption::empty(),
             sessions: Sessions::default(),
             tasks: Tasks::new(),
             streams: Streams::default(),
             closing,
+            drain,
+            link: ArcSwapOption::empty(),
+            changed,
         })
+    }
+
+    /// Refuses when the policy in force may be out of date, and says that it then must not be used.
+    pub(super) fn check_link(&self, force: &Force) -> Result<(), Reject> {
+        match self.link.load().as_ref() {
+            Some(link) => link.check(force),
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,7 +119,8 @@ impl Force {
         scopes.sort();
         scopes.dedup();
         let anonymous = snapshot.anonymous.is_some().then(|| Arc::new(policy.subject(None)));
-        Self { authenticator, anonymous, scopes, metrics, views: RwLock::default(), policy }
+        let deny_after = snapshot.deny_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        Self { authenticator, anonymous, scopes, deny_after, metrics, views: RwLock::default(), policy }
     }
 
     /// The caller's view of this policy, resolved once per token.
@@ -120,10 +154,10 @@ impl Caller {
     }
 
     /// Time until the token expires; `None` for never.
-    pub(super) fn expires_in(&self) -> Option<std::time::Duration> {
+    pub(super) fn expires_in(&self) -> Option<Duration> {
         let verified = self.verified.as_ref()?;
         let seconds = verified.expires.saturating_sub(Timestamp::now().as_second());
-        Some(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 }
 

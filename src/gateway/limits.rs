@@ -49,3 +49,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Time that the end of a stream is awaited after its answer, and that a refused server is listened to.
 pub const STREAM_END: Duration = Duration::from_secs(2);
+/// Time in which those who route to a draining gateway learn of it; new calls are still served.
+pub const DRAIN_NOTICE: Duration = Duration::from_secs(3);
+/// Longest time that a drain takes. Less than the grace period of a pod.
+pub const DRAIN_BOUND: Duration = Duration::from_secs(20);
+/// Time after which a gateway that was drained but not ended is ready again.
+pub const DRAIN_LAPSE: Duration = Duration::from_mins(2);

@@ -2,17 +2,25 @@
 //!
 //! Never imports `api` or `local`, and needs no Kubernetes: what it enforces arrives as a [`crate::policy::Policy`].
 
+mod admin;
 pub mod audit;
 pub mod auth;
 mod body;
 pub mod catalogue;
+pub mod certificate;
+mod drain;
 mod endpoint;
 pub mod fetch;
 mod layers;
 pub mod limits;
+mod link;
 pub mod protocol;
+mod report;
 mod server;
+pub mod sidecar;
+pub mod source;
 mod stack;
+mod state;
 pub mod upstream;
 
 pub use server::{Gateway, Settings, StartError};

@@ -5,27 +5,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::audit::{Audit, Sink};
-use super::body::Body;
-use super::catalogue::{self, Catalogue};
+use super::catalogue::{self, Catalogue, Digests};
+use super::drain::Drain;
 use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
-use super::upstream::{self, Upstream, UpstreamError};
-use super::{limits, stack};
+use super::link::Link;
+use super::upstream::{self, UpstreamError};
+use super::{admin, limits, stack};
 use crate::policy::Policy;
+use crate::policy::snapshot::Target;
+use crate::policy::version::Version;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
 
@@ -44,6 +48,11 @@ pub struct Settings {
     pub tracer: Tracer,
     /// Values of `Host` and hosts of `Origin` that are accepted besides loopback names and the listen address.
     pub hosts: Vec<String>,
+    /// TLS towards callers; `None`: they come in the clear, as on a laptop.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The one server of a pod's gateway: it is served at `/mcp`, nothing is at `/servers/NAME/mcp`, and `/drain`
+    /// answers.
+    pub sole: Option<String>,
 }
 
 /// A running gateway.
@@ -65,6 +74,8 @@ pub(super) struct Shared {
     pub(super) request_ids: RequestIds,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tracer: Tracer,
+    pub(super) sole: Option<Box<str>>,
+    pub(super) drain: Arc<Drain>,
     closing: CancellationToken,
 }
 
@@ -97,10 +108,13 @@ impl Gateway {
             request_ids: RequestIds::new(),
             metrics,
             tracer: settings.tracer.clone(),
+            sole: settings.sole.map(Into::into),
+            drain: Arc::default(),
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
-        connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Callers));
+        let callers = Surface::Callers(settings.tls.map(TlsAcceptor::from));
+        connections.spawn(accept(listener, shared.clone(), connections.clone(), callers));
         let admin_address = admin.map(|(listener, address)| {
             connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Admin));
             address
@@ -129,9 +143,11 @@ impl Gateway {
             if before.as_ref().is_some_and(|before| before.config == config) {
                 return Ok(());
             }
-            let endpoint = Endpoint::new(name, config, self.shared.closing.child_token())?;
+            let (closing, drain) = (self.shared.closing.child_token(), self.shared.drain.clone());
+            let endpoint = Endpoint::new(name, config, closing, drain)?;
             if let Some(before) = &before {
                 endpoint.force.store(before.force.load_full()); // The policy is about the server, not about how it runs.
+                endpoint.link.store(before.link.load_full());
             }
             self.change(|table| table.insert(name.to_owned(), Arc::new(endpoint)));
             before
@@ -172,10 +188,40 @@ impl Gateway {
         }
     }
 
+    /// The server's policy comes from a policy server, which is not connected yet.
+    pub fn expect_stream(&self, name: &str, target: &Target) {
+        if let Some(endpoint) = self.endpoint(name) {
+            let metrics = self.shared.metrics.link(&target.namespace, &target.server);
+            endpoint.link.store(Some(Arc::new(Link::new(metrics))));
+        }
+    }
+
+    /// The policy server is connected, or no longer. Nothing to a server without [`Gateway::expect_stream`].
+    pub fn stream_is(&self, name: &str, connected: bool) {
+        if let Some(link) = self.endpoint(name).and_then(|endpoint| endpoint.link.load_full()) {
+            link.set(connected);
+        }
+    }
+
+    /// How new the policy in force is, for metrics.
+    pub fn version_is(&self, name: &str, version: &Version) {
+        if let Some(link) = self.endpoint(name).and_then(|endpoint| endpoint.link.load_full()) {
+            link.version(version);
+        }
+    }
+
+    /// Waits until a server has said that one of its lists changed. Several changes may count as one.
+    pub async fn lists_changed(&self, name: &str) {
+        match self.endpoint(name) {
+            Some(endpoint) => endpoint.changed.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Asks a server for what it offers, now.
-    pub async fn catalogue(&self, name: &str) -> Result<Catalogue, UpstreamError> {
+    pub async fn catalogue(&self, name: &str, digests: Digests) -> Result<Catalogue, UpstreamError> {
         let endpoint = self.endpoint(name).ok_or_else(|| UpstreamError::Unreachable("it is not served".to_owned()))?;
-        catalogue::ask(&endpoint.upstream).await
+        catalogue::ask(&endpoint.upstream, digests).await
     }
 
     /// Takes no new calls, ends all streams and children, and writes the audit log out.
@@ -216,9 +262,10 @@ async fn bind(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErro
 }
 
 /// Who connects to a listener.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Surface {
-    Callers,
+    /// Over TLS, where there is an acceptor.
+    Callers(Option<TlsAcceptor>),
     Admin,
 }
 
@@ -242,24 +289,42 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
                 continue;
             }
         };
-        let shared = shared.clone();
+        let (shared, surface) = (shared.clone(), surface.clone());
         connections.spawn(async move {
-            connection(stream, shared, surface).await;
+            let _ = stream.set_nodelay(true); // Only a delay is lost where this fails.
+            match surface {
+                Surface::Callers(Some(tls)) => secure(stream, &tls, shared).await,
+                Surface::Callers(None) => connection(stream, shared, true).await,
+                Surface::Admin => connection(stream, shared, false).await,
+            }
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>, surface: Surface) {
-    let _ = stream.set_nodelay(true); // Only a delay is lost where this fails.
+async fn secure(stream: TcpStream, tls: &TlsAcceptor, shared: Arc<Shared>) {
+    match tokio::time::timeout(limits::READ_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection(stream, shared, true).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a caller did not agree on TLS"),
+        Err(_) => tracing::debug!("a caller did not finish the TLS handshake in time"),
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>, callers: bool) {
     let closing = shared.closing.clone();
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
-            Ok::<_, std::convert::Infallible>(match surface {
-                Surface::Callers => stack::serve(shared, request).await,
-                Surface::Admin => admin(&shared, &request),
-            })
+            let mut response = if callers {
+                stack::serve(shared.clone(), request).await
+            } else {
+                admin::answer(&shared, &request).await
+            };
+            if callers && shared.drain.is_on() {
+                // The next request of this client goes to another gateway.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
@@ -278,37 +343,4 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, surface: Surface) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
     }
-}
-
-/// `/metrics`, `/healthz`, `/readyz`.
-fn admin(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
-    let endpoints = shared.endpoints.load();
-    let (status, text) = match request.uri().path() {
-        "/metrics" => {
-            for endpoint in endpoints.values() {
-                if let Some(force) = endpoint.force.load_full() {
-                    force.metrics.sessions.set(endpoint.sessions.count());
-                    force.metrics.streams.set(endpoint.streams.count());
-                    if let Upstream::Stdio(upstream) = &endpoint.upstream {
-                        force.metrics.children.set(upstream.children());
-                        force.metrics.children_ended(upstream.take_exits());
-                    }
-                }
-            }
-            (StatusCode::OK, shared.metrics.render())
-        }
-        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => match endpoints.values().find(|endpoint| endpoint.force.load().is_none()) {
-            None => (StatusCode::OK, "ok\n".to_owned()),
-            Some(endpoint) => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("no policy is in force for {}\n", endpoint.name))
-            }
-        },
-        _ => (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".to_owned()),
-    };
-    let mut response = Response::new(Body::Full(text.into()));
-    *response.status_mut() = status;
-    let plain = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
 }

@@ -78,8 +78,13 @@ fn unrecorded(_: Busy) -> Reject {
 
 /// The endpoint that a path names, and whether its metadata is asked for.
 fn find(shared: &Shared, path: &str) -> Result<(Arc<Endpoint>, bool), Reject> {
-    let nothing = || Reject::http(StatusCode::NOT_FOUND, "nothing is served here; try /servers/NAME/mcp");
-    let (name, metadata) = match listen::page(path) {
+    let at = if shared.sole.is_some() { "/mcp" } else { "/servers/NAME/mcp" };
+    let nothing = || Reject::http(StatusCode::NOT_FOUND, format!("nothing is served here; try {at}"));
+    let page = match &shared.sole {
+        Some(server) => listen::sole_page(path, server),
+        None => listen::page(path),
+    };
+    let (name, metadata) = match page {
         Some(listen::Page::Mcp(name)) => (name, false),
         Some(listen::Page::Metadata(name)) => (name, true),
         None => return Err(nothing()),
@@ -112,10 +117,11 @@ impl Exchange {
             Err(reject) => Err(reject),
             Ok(caller) => {
                 self.record.caller(&caller);
-                match self.head.method {
-                    Method::POST => self.post(caller, body).await,
-                    Method::GET => self.get(caller).await,
-                    _ => self.delete(caller).await,
+                match (self.endpoint.check_link(&self.force), &self.head.method) {
+                    (Err(reject), _) => Err(reject),
+                    (Ok(()), &Method::POST) => self.post(caller, body).await,
+                    (Ok(()), &Method::GET) => self.get(caller).await,
+                    (Ok(()), _) => self.delete(caller).await,
                 }
             }
         };

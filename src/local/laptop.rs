@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::gateway::Gateway;
-use crate::gateway::catalogue::Catalogue;
+use crate::gateway::catalogue::{Catalogue, Digests};
 use crate::gateway::upstream::{Config, UpstreamError};
 use crate::policy::Severity;
 
@@ -178,7 +178,7 @@ impl<'g> Laptop<'g> {
                     let Some(server) = self.desired.servers.get(&name) else { continue };
                     let config = server.config.clone();
                     self.console.say(match &config {
-                        Config::Stdio(config) => format!("starting {name}: {}", config.command.join(" ")),
+                        Config::Stdio(config) => format!("starting {name}: {}", config.run),
                         Config::Http(config) => format!("reaching {name} at {}", config.url),
                     });
                     match self.gateway.put_server(&name, config).await {
@@ -365,7 +365,7 @@ impl<'g> Laptop<'g> {
 /// Asks until there is an answer that more time would not change: a first start may take longer than one question.
 async fn answer(gateway: &Gateway, server: &str) -> Result<Catalogue, UpstreamError> {
     loop {
-        match gateway.catalogue(server).await {
+        match gateway.catalogue(server, Digests::Skip).await {
             Err(UpstreamError::Timeout) => {}
             other => return other,
         }

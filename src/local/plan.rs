@@ -163,7 +163,7 @@ pub fn issuer_names(snapshot: &Snapshot) -> BTreeSet<String> {
 fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, (usize, String)> {
     let container = server.spec.source.container.as_ref();
     match inputs.overlay.servers.get(name).map(|entry| &entry.launch) {
-        Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone() })),
+        Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone(), ca: None })),
         Some(Launch::Command { command, env, directory }) => {
             let directory =
                 directory.as_ref().map_or_else(|| inputs.directory.into(), |own| inputs.directory.join(own));
@@ -173,16 +173,19 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
                 Some(Sessions::Shared) => stdio::Sessions::Shared,
                 Some(Sessions::PerClient) | None => stdio::Sessions::PerClient,
             };
-            Ok(Config::Stdio(stdio::Config {
-                name: name.to_owned(),
+            let run = stdio::Run::Command(stdio::Command {
                 command: anchored(command, &directory),
                 env: declared.chain(env.clone()).collect(),
                 directory,
-                sessions,
-            }))
+            });
+            Ok(Config::Stdio(stdio::Config { name: name.to_owned(), run, sessions }))
         }
         None => match (container.map(|container| container.transport), &server.spec.source.remote) {
-            (_, Some(remote)) => Ok(Config::Http(http::Config { url: remote.url.clone() })),
+            (_, Some(remote)) => Ok(Config::Http(http::Config { url: remote.url.clone(), ca: None })),
+            (None, None) if server.spec.source.service.is_some() => {
+                let what = "a Service of the cluster is not reached from a laptop: add the `url` where it answers here";
+                Err((0, format!("servers.{name} is missing: {what}, or a `command` that starts the server")))
+            }
             (Some(Transport::StreamableHttp), None) => {
                 let what = "an image is not run on a laptop: start it yourself and add its `url`";
                 Err((0, format!("servers.{name} is missing: {what}, or add a `command` that speaks stdio")))

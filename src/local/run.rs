@@ -112,6 +112,8 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
         audit: audit.clone(),
         allow_local_fetch: true,
         hosts: Vec::new(),
+        tls: None,
+        sole: None,
         tracer,
     })
     .await?;

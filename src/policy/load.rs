@@ -1,6 +1,6 @@
 //! A snapshot, made ready to decide: globs, conditions and tables compiled once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::decide::RuleRef;
 use super::identity::Identity;
 use super::roles::Roles;
 use super::rule::{self, CompiledRule, Subject};
-use super::snapshot::{FORMAT, Snapshot, Tool};
+use super::snapshot::{FORMAT, Rule, Snapshot, Tool};
 
 /// Largest snapshot that [`Policy::from_json`] reads, in bytes.
 pub const SNAPSHOT_BYTES: usize = 16 << 20;
@@ -146,18 +146,7 @@ impl Policy {
 
     /// Compiles everything that can be compiled. Total: any snapshot loads or gives an error.
     pub fn load(snapshot: Snapshot) -> Result<Self, LoadError> {
-        if snapshot.format != FORMAT {
-            return Err(LoadError::Format(snapshot.format));
-        }
-        bound("roles", snapshot.roles.len(), ROLES)?;
-        bound("tools", snapshot.tools.len(), TOOLS)?;
-        bound("rules", snapshot.roles.iter().map(|role| role.rules.len()).sum(), RULES)?;
-        // Names may repeat: on a laptop the minted tokens come from one more issuer beside each real one.
-        index("issuer URL", snapshot.issuers.iter().map(|issuer| issuer.url.as_str()))?;
-        let by_name = index("tool", snapshot.tools.iter().map(|tool| tool.name.as_str()))?;
-        let by_exposed_name = index("exposed tool", snapshot.tools.iter().map(exposed_name))?;
-        let role_index = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
-        let rules = compile_rules(&snapshot)?;
+        let Parts { by_name, by_exposed_name, role_index, rules } = Parts::of(&snapshot, None)?;
 
         let naming = |tool: &Tool| {
             let subject = Subject::Tool(&tool.name, Some(tool));
@@ -240,6 +229,47 @@ fn identity_variable(identity: &Identity) -> Value {
     json!({"issuer": issuer, "subject": subject, "groups": groups, "scopes": scopes, "claims": claims})
 }
 
+/// Whether [`Policy::load`] takes a snapshot, for who asks about many that share conditions: to compile those is the
+/// dear part, and is done once each.
+pub fn check(snapshot: &Snapshot, proven: &mut Proven) -> Result<(), LoadError> {
+    Parts::of(snapshot, Some(proven)).map(|_| ())
+}
+
+/// Conditions that compile. Bounded: one that does not fit is compiled again when it is met again.
+#[derive(Debug, Default)]
+pub struct Proven(HashSet<String>);
+
+/// Most conditions that are remembered; each has at most a kilobyte.
+const PROVEN: usize = 4096;
+
+/// What a snapshot is compiled to before anything depends on more than one part.
+struct Parts {
+    by_name: HashMap<String, usize>,
+    by_exposed_name: HashMap<String, usize>,
+    role_index: Roles,
+    rules: Vec<CompiledRule>,
+}
+
+impl Parts {
+    /// Every error that loading can meet is met here. With `proven`, conditions that are known to compile are left out
+    /// of the rules.
+    fn of(snapshot: &Snapshot, proven: Option<&mut Proven>) -> Result<Self, LoadError> {
+        if snapshot.format != FORMAT {
+            return Err(LoadError::Format(snapshot.format));
+        }
+        bound("roles", snapshot.roles.len(), ROLES)?;
+        bound("tools", snapshot.tools.len(), TOOLS)?;
+        bound("rules", snapshot.roles.iter().map(|role| role.rules.len()).sum(), RULES)?;
+        // Names may repeat: on a laptop the minted tokens come from one more issuer beside each real one.
+        index("issuer URL", snapshot.issuers.iter().map(|issuer| issuer.url.as_str()))?;
+        let by_name = index("tool", snapshot.tools.iter().map(|tool| tool.name.as_str()))?;
+        let by_exposed_name = index("exposed tool", snapshot.tools.iter().map(exposed_name))?;
+        let role_index = Roles::load(&snapshot.roles, snapshot.anonymous.as_deref())?;
+        let rules = compile_rules(snapshot, proven)?;
+        Ok(Self { by_name, by_exposed_name, role_index, rules })
+    }
+}
+
 fn bound(what: &'static str, count: usize, limit: usize) -> Result<(), LoadError> {
     if count > limit { Err(LoadError::TooMany { what, count, limit }) } else { Ok(()) }
 }
@@ -255,7 +285,7 @@ fn index<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result
     Ok(positions)
 }
 
-fn compile_rules(snapshot: &Snapshot) -> Result<Vec<CompiledRule>, LoadError> {
+fn compile_rules(snapshot: &Snapshot, mut proven: Option<&mut Proven>) -> Result<Vec<CompiledRule>, LoadError> {
     let mut rules = Vec::new();
     for (position, role) in snapshot.roles.iter().enumerate() {
         let name: Arc<str> = role.name.as_str().into();
@@ -265,9 +295,20 @@ fn compile_rules(snapshot: &Snapshot) -> Result<Vec<CompiledRule>, LoadError> {
                 return Err(LoadError::Duplicate { what: "rule", name: format!("{}/{}", role.name, rule.index) });
             }
             let reference = RuleRef { role: Arc::clone(&name), index: rule.index };
-            rules.push(CompiledRule::compile(rule, reference, position).map_err(|(field, message)| {
-                LoadError::Rule { role: role.name.clone(), index: rule.index, field, message }
-            })?);
+            let failed =
+                |(field, message)| LoadError::Rule { role: role.name.clone(), index: rule.index, field, message };
+            let known = rule.when.as_ref().filter(|when| proven.as_ref().is_some_and(|known| known.0.contains(*when)));
+            let compiled = if known.is_some() {
+                CompiledRule::compile(&Rule { when: None, ..rule.clone() }, reference, position)
+            } else {
+                CompiledRule::compile(rule, reference, position)
+            };
+            rules.push(compiled.map_err(failed)?);
+            if let (Some(proven), Some(when)) = (proven.as_deref_mut(), &rule.when)
+                && proven.0.len() < PROVEN
+            {
+                proven.0.insert(when.clone());
+            }
         }
     }
     rules.sort_by(|a, b| (&a.reference.role, a.reference.index).cmp(&(&b.reference.role, b.reference.index)));

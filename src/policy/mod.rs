@@ -13,21 +13,23 @@ mod condition;
 pub mod decide;
 pub(crate) mod entries;
 pub mod explain;
+pub mod extent;
 mod glob;
 pub mod identity;
 pub mod load;
-#[cfg(feature = "operator")]
+#[cfg(feature = "api")]
 pub mod parse;
 mod roles;
 mod rule;
 pub mod snapshot;
 mod truth;
 mod uri;
+pub mod version;
 mod window;
 pub mod world;
 
 pub use check::{check_condition, check_folder, check_glob, check_pointer, check_time_zone, glob_matches};
-pub use compile::compile;
+pub use compile::{Compiler, compile};
 pub use decide::{Call, Decision, Item, Reason, RuleRef, Verdict};
 pub use explain::{Explanation, Reach, RuleReport, allowing_roles, conditions, explain, reach};
 pub use identity::Identity;

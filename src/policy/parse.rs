@@ -10,6 +10,11 @@
 //! loses that issuer. A subject may leave its issuer out only where the namespace has exactly one name; where it has
 //! none, the subject is of [`UNNAMED_ISSUER`](super::world::UNNAMED_ISSUER).
 //!
+//! # What only a cluster has
+//! ServiceAccount tokens and ConfigMaps are read where [`Objects::cluster`] is there. On a laptop their issuers exist
+//! without keys, so that subjects may name them and identities of the overlay can stand in; a warning says so. In a
+//! cluster a ConfigMap that is missing leaves its issuer without keys, and that is an error.
+//!
 //! # Everything to everyone
 //! A rule grants everything to everyone if it allows the tools `*` at the servers `*` without any condition, and its
 //! role is one that callers get without being named: the role of anonymous callers, or a role with the scope `openid`,
@@ -17,33 +22,50 @@
 
 mod advice;
 mod argument;
+mod config_maps;
 mod cycles;
 mod gateways;
 mod roles;
 mod rules;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod tools;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
-use crate::api::{self, McpGateway, McpRole, McpServer, McpTool, Object};
+use crate::api::conditions::reason;
+use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
 
-use super::snapshot::{Elicitation, Input, Leave, Registration, ServerRequests};
-use super::world::{Finding, Key, ObjectRef, Server, Severity, World};
+use super::snapshot::Input;
+use super::world::{Finding, Key, ObjectRef, Severity, World};
 
-/// Every object of the kinds that policy reads, in any order.
+/// Every object of the kinds that policy reads, in any order. A cluster's are shared with its caches.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// McpServers.
-    pub servers: Vec<McpServer>,
+    pub servers: Vec<Arc<McpServer>>,
     /// McpTools.
-    pub tools: Vec<McpTool>,
+    pub tools: Vec<Arc<McpTool>>,
     /// McpRoles.
-    pub roles: Vec<McpRole>,
+    pub roles: Vec<Arc<McpRole>>,
     /// McpGateways.
-    pub gateways: Vec<McpGateway>,
+    pub gateways: Vec<Arc<McpGateway>>,
+    /// Who signs ServiceAccount tokens; unset on a laptop.
+    pub cluster: Option<ClusterIssuer>,
+    /// `data` of the ConfigMaps with the label `toolgate.dev/jwks: "true"`.
+    pub config_maps: BTreeMap<Key, BTreeMap<String, String>>,
+}
+
+/// The cluster as the issuer of ServiceAccount tokens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClusterIssuer {
+    /// The `iss` claim of its tokens.
+    pub url: String,
+    /// Its JWK set, as JSON text.
+    pub jwks: String,
 }
 
 /// Parses all objects together. The findings are sorted by object and pointer; a finding of severity `Error` names a
@@ -55,13 +77,11 @@ pub fn parse(objects: &Objects) -> (World, Vec<Finding>) {
     let roles = unique(&objects.roles, &mut report);
     let gateways = unique(&objects.gateways, &mut report);
 
-    let mut world = World { gateways: gateways::parse(&gateways, &roles, &mut report), ..World::default() };
-    world.servers = servers.iter().map(|(key, object)| (key.clone(), server(object))).collect();
-    for (key, server) in &world.servers {
-        check_gateway(key, server, &world.gateways, &mut report);
-    }
+    let parsed = gateways::parse(&gateways, &roles, objects, &mut report);
+    let mut world = World { gateways: parsed.gateways, ..World::default() };
+    world.servers = servers::parse(&servers, &world.gateways, objects, &mut report);
     world.tools = tools::parse(&tools, &world.servers, &mut report);
-    world.roles = roles::parse(&roles, &world.gateways, &mut report);
+    world.roles = roles::parse(&roles, &world.gateways, &parsed.of_service_accounts, &mut report);
     advice::give(&world, &mut report);
 
     let mut findings = report.findings;
@@ -70,9 +90,9 @@ pub fn parse(objects: &Objects) -> (World, Vec<Finding>) {
 }
 
 /// The objects by name. Of two with one name the older stays; without an age, the first.
-fn unique<'a, K: Object>(objects: &'a [K], report: &mut Report) -> BTreeMap<Key, &'a K> {
+fn unique<'a, K: Object>(objects: &'a [Arc<K>], report: &mut Report) -> BTreeMap<Key, &'a K> {
     let mut kept: BTreeMap<Key, &K> = BTreeMap::new();
-    for object in objects {
+    for object in objects.iter().map(Arc::as_ref) {
         match kept.entry(key(object)) {
             Entry::Vacant(entry) => {
                 entry.insert(object);
@@ -83,54 +103,11 @@ fn unique<'a, K: Object>(objects: &'a [K], report: &mut Report) -> BTreeMap<Key,
                     entry.insert(object);
                 }
                 let message = "the same name is declared twice; the older one, or the first, keeps working: remove one";
-                report.error(&reference(object), "/metadata/name", "Conflicted", message.to_owned());
+                report.error(&reference(object), "/metadata/name", reason::CONFLICTED, message.to_owned());
             }
         }
     }
     kept
-}
-
-fn server(object: &McpServer) -> Server {
-    let asked = object.spec.server_requests;
-    let leave = |leave| match leave {
-        api::Leave::Allow => Leave::Allow,
-        api::Leave::Deny => Leave::Deny,
-    };
-    Server {
-        gateway: object.spec.gateway_ref.name.clone(),
-        registration: match object.spec.registration {
-            api::Registration::Declared => Registration::Declared,
-            api::Registration::Auto => Registration::Auto,
-        },
-        server_requests: ServerRequests {
-            elicitation: match asked.elicitation {
-                api::Elicitation::Form => Elicitation::Form,
-                api::Elicitation::FormAndUrl => Elicitation::FormAndUrl,
-                api::Elicitation::Deny => Elicitation::Deny,
-            },
-            sampling: leave(asked.sampling),
-            roots: leave(asked.roots),
-        },
-        labels: object.labels(),
-        input: input(object),
-    }
-}
-
-/// A namespace without any McpGateway is a small beginning, not a dangling reference, as long as nothing but the
-/// default is meant.
-fn check_gateway(key: &Key, server: &Server, gateways: &BTreeMap<Key, super::world::Gateway>, report: &mut Report) {
-    let (namespace, name) = key;
-    let names: Vec<&str> = in_namespace(gateways, namespace).map(|(name, _)| name).collect();
-    if names.contains(&server.gateway.as_str()) || (names.is_empty() && server.gateway == "default") {
-        return;
-    }
-    let object = ObjectRef { kind: "McpServer".to_owned(), namespace: namespace.clone(), name: name.clone() };
-    let message = format!(
-        "McpGateway `{}` does not exist in namespace `{namespace}`, so no token is accepted: {}",
-        server.gateway,
-        if names.is_empty() { "create it".to_owned() } else { format!("create it, or name one of {}", quoted(&names)) }
-    );
-    report.error(&object, "/spec/gatewayRef/name", "GatewayNotFound", message);
 }
 
 /// Collects findings.

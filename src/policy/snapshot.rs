@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 /// The shape of [`Snapshot`] that this build writes and reads.
 pub const FORMAT: u32 = 1;
 
+/// What a gateway must understand to enforce [`Snapshot::deny_after_seconds`].
+pub const DISCONNECTED_DENY: &str = "disconnected-deny";
+
 /// Everything that one gateway needs to decide about calls to one server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -24,6 +27,10 @@ pub struct Snapshot {
     pub registration: Registration,
     /// What the server may ask its callers.
     pub server_requests: ServerRequests,
+    /// After so many seconds without a word from the policy server every call is refused. Absent: what is known stays
+    /// in force for as long as it takes. A gateway must understand [`DISCONNECTED_DENY`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_after_seconds: Option<u32>,
     /// Declared tools, sorted by name.
     pub tools: Vec<Tool>,
     /// Roles with at least one rule for this server, and the roles that inherit them, sorted by name.
@@ -45,6 +52,11 @@ impl Snapshot {
     #[allow(clippy::expect_used)]
     pub fn canonical(&self) -> Vec<u8> {
         serde_json_canonicalizer::to_vec(self).expect("a snapshot holds only strings, integers, booleans and lists")
+    }
+
+    /// What a gateway must understand beyond the format; who does not, refuses the snapshot instead of enforcing less.
+    pub fn requires(&self) -> Vec<&'static str> {
+        self.deny_after_seconds.map(|_| DISCONNECTED_DENY).into_iter().collect()
     }
 
     /// `sha256:` and the hex digest of [`Snapshot::canonical`].

@@ -2,7 +2,7 @@
 
 pub(super) mod fixture;
 mod oracle;
-mod worlds;
+pub(super) mod worlds;
 
 use proptest::prelude::*;
 use proptest::sample::Index;

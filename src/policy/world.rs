@@ -43,6 +43,9 @@ pub struct Server {
     pub registration: Registration,
     /// See [`ServerRequests`].
     pub server_requests: ServerRequests,
+    /// See `Snapshot::deny_after_seconds`.
+    #[serde(default)]
+    pub deny_after_seconds: Option<u32>,
     /// `metadata.labels`, for `serverSelector`.
     pub labels: BTreeMap<String, String>,
     /// Origin of the object.
@@ -98,7 +101,7 @@ pub struct Gateway {
 }
 
 /// Kind, namespace and name of an object.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectRef {
     /// For example `McpRole`.
     pub kind: String,

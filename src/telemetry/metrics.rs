@@ -43,6 +43,7 @@ use crate::gateway::protocol::methods::Class;
 
 use super::labels::{CLASSES, class_index};
 pub use super::labels::{NO_ROLE, OTHER};
+use super::link::{LinkFamilies, LinkMetrics};
 use super::process;
 pub use super::series::ToolMetrics;
 use super::series::{BUCKETS, Families, ServerTools};
@@ -65,6 +66,7 @@ pub struct Metrics {
     /// By namespace and name.
     servers: Mutex<Servers>,
     audit: Mutex<Option<Audit>>,
+    link: OnceLock<LinkFamilies>,
 }
 
 #[derive(Clone)]
@@ -191,6 +193,7 @@ impl Maker {
             own: self.own()?,
             servers: Mutex::default(),
             audit: Mutex::default(),
+            link: OnceLock::new(),
             tools,
             registry: self.0,
         })
@@ -240,6 +243,16 @@ impl Metrics {
         }
     }
 
+    /// The metrics of a server's connection to the policy server.
+    ///
+    /// # Panics
+    /// Never: names and labels are constants, and distinct.
+    #[allow(clippy::expect_used)]
+    pub fn link(&self, namespace: &str, server: &str) -> LinkMetrics {
+        let families = || LinkFamilies::new(&self.registry).expect("the constants of a connection register");
+        self.link.get_or_init(families).of(namespace, server)
+    }
+
     /// Everything in the text exposition format (`text/plain; version=0.0.4`).
     pub fn render(&self) -> String {
         self.read_own();
@@ -285,6 +298,11 @@ impl Gauge {
     /// This many.
     pub fn set(&self, value: usize) {
         self.0.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        usize::try_from(self.0.get()).unwrap_or_default()
     }
 
     /// One more for as long as the guard lives.

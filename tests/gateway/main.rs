@@ -23,5 +23,7 @@ mod must_hold;
 mod oauth;
 mod sessions;
 mod shaping;
+mod shim;
+mod sidecar;
 mod tokens;
 mod traces;

@@ -16,7 +16,8 @@ fn scripted(sessions: stdio::Sessions, flags: &[&str]) -> Upstream {
     command.extend(flags.iter().map(|&flag| flag.to_owned()));
     let directory = std::env::temp_dir();
     let name = "scripted".to_owned();
-    Upstream::new(Config::Stdio(stdio::Config { name, command, env: BTreeMap::new(), directory, sessions })).unwrap()
+    let run = stdio::Run::Command(stdio::Command { command, env: BTreeMap::new(), directory });
+    Upstream::new(Config::Stdio(stdio::Config { name, run, sessions })).unwrap()
 }
 
 /// A server over HTTP that answers each message by a function: status, content type, headers and body. Returns what
@@ -56,7 +57,7 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     tokio::spawn(axum::serve(listener, axum::Router::new().fallback(handler)).into_future());
-    (Upstream::new(Config::Http(http::Config { url })).unwrap(), seen)
+    (Upstream::new(Config::Http(http::Config { url, ca: None })).unwrap(), seen)
 }
 
 fn result(message: &Value, result: &Value) -> String {
@@ -72,7 +73,7 @@ async fn a_stdio_server_is_asked_for_every_page_and_left_without_a_session() {
     for sessions in [stdio::Sessions::PerClient, stdio::Sessions::Shared] {
         let upstream = scripted(sessions, &[]);
 
-        let found = ask(&upstream).await.unwrap();
+        let found = ask(&upstream, Digests::Skip).await.unwrap();
 
         assert_eq!((found.name.as_deref(), found.version.as_deref()), (Some("scripted"), Some("1.2.3")));
         assert_eq!(found.protocol_version, "2025-11-25");
@@ -90,7 +91,7 @@ async fn a_modern_server_is_asked_without_a_session() {
     for sessions in [stdio::Sessions::PerClient, stdio::Sessions::Shared] {
         let upstream = scripted(sessions, &["refuse", "modern"]);
 
-        let found = ask(&upstream).await.unwrap();
+        let found = ask(&upstream, Digests::Skip).await.unwrap();
 
         assert_eq!((found.name.as_deref(), found.version.as_deref()), (Some("scripted"), Some("2.0")));
         assert_eq!(found.protocol_version, "2026-07-28");
@@ -103,7 +104,7 @@ async fn a_modern_server_is_asked_without_a_session() {
 async fn a_server_that_speaks_neither_era_says_why() {
     let upstream = scripted(stdio::Sessions::PerClient, &["refuse"]);
 
-    let error = ask(&upstream).await.unwrap_err().to_string();
+    let error = ask(&upstream, Digests::Skip).await.unwrap_err().to_string();
 
     assert!(error.contains("refused initialize: only 2026-07-28 (-32022)"), "{error}");
 }
@@ -133,7 +134,7 @@ async fn a_legacy_http_server_is_asked_with_its_session_and_revision() {
     })
     .await;
 
-    let found = ask(&upstream).await.unwrap();
+    let found = ask(&upstream, Digests::Skip).await.unwrap();
 
     assert_eq!((names(&found.prompts), names(&found.resources)), (vec!["p"], vec!["file:///a"]));
     assert_eq!(found.resources[0].description.as_deref(), Some("d"));
@@ -169,7 +170,7 @@ async fn a_modern_http_server_is_asked_with_its_headers() {
     })
     .await;
 
-    let found = ask(&upstream).await.unwrap();
+    let found = ask(&upstream, Digests::Skip).await.unwrap();
 
     assert_eq!((names(&found.tools), found.name), (vec!["t"], None));
     assert_eq!(
@@ -199,7 +200,7 @@ async fn a_list_without_end_or_without_sense_is_refused_and_the_session_ended() 
         })
         .await;
 
-        let error = ask(&upstream).await.unwrap_err();
+        let error = ask(&upstream, Digests::Skip).await.unwrap_err();
 
         assert!(matches!(&error, UpstreamError::Garbage(text) if text.contains(why)), "{error}");
         assert!(seen.lock().last().unwrap().starts_with("DELETE s1"));
@@ -208,16 +209,17 @@ async fn a_list_without_end_or_without_sense_is_refused_and_the_session_ended() 
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_not_asked_twice() {
-    let upstream = Upstream::new(Config::Http(http::Config { url: "http://127.0.0.1:1/mcp".to_owned() })).unwrap();
+    let upstream =
+        Upstream::new(Config::Http(http::Config { url: "http://127.0.0.1:1/mcp".to_owned(), ca: None })).unwrap();
 
-    assert!(matches!(ask(&upstream).await, Err(UpstreamError::Unreachable(_))));
+    assert!(matches!(ask(&upstream, Digests::Skip).await, Err(UpstreamError::Unreachable(_))));
 }
 
 #[tokio::test]
 async fn a_server_that_wants_a_token_says_so() {
     let (upstream, _seen) = server(|_, _| (401, "text/plain", vec![], "no".to_owned())).await;
 
-    let error = ask(&upstream).await.unwrap_err().to_string();
+    let error = ask(&upstream, Digests::Skip).await.unwrap_err().to_string();
 
     assert!(error.contains("HTTP status 401"), "{error}");
 }

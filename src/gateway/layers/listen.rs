@@ -20,6 +20,15 @@ pub(in crate::gateway) enum Page<'a> {
     Metadata(&'a str),
 }
 
+/// Where a path leads at the gateway of one server.
+pub(in crate::gateway) fn sole_page<'a>(path: &str, server: &'a str) -> Option<Page<'a>> {
+    match path {
+        "/mcp" => Some(Page::Mcp(server)),
+        "/.well-known/oauth-protected-resource/mcp" => Some(Page::Metadata(server)),
+        _ => None,
+    }
+}
+
 /// Where a path leads.
 pub(in crate::gateway) fn page(path: &str) -> Option<Page<'_>> {
     let server = |rest: &'static str, path| -> Option<&str> {
@@ -144,6 +153,15 @@ mod tests {
         assert_eq!(page("/.well-known/oauth-protected-resource/servers/a/mcp"), Some(Page::Metadata("a")));
         for path in ["/", "/servers//mcp", "/servers/a/b/mcp", "/servers/a/mcp/", "/mcp"] {
             assert_eq!(page(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_of_one_server_has_one_path() {
+        assert_eq!(sole_page("/mcp", "a"), Some(Page::Mcp("a")));
+        assert_eq!(sole_page("/.well-known/oauth-protected-resource/mcp", "a"), Some(Page::Metadata("a")));
+        for path in ["/", "/mcp/", "/servers/a/mcp", "/.well-known/oauth-protected-resource"] {
+            assert_eq!(sole_page(path, "a"), None, "{path}");
         }
     }
 

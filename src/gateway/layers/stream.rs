@@ -24,6 +24,8 @@ struct State {
     upstream: EventStream,
     /// When the caller's token expires.
     until: Option<Instant>,
+    /// When it was opened, as drains count.
+    round: u64,
     /// How the final answer came out, once it passed.
     outcome: Option<Outcome>,
 }
@@ -35,7 +37,8 @@ pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn S
         session.await_answer(id, delivery.purpose.clone());
     }
     let until = delivery.caller.expires_in().map(|left| Instant::now() + left);
-    let state = State { delivery: Some(delivery), upstream, until, outcome: None };
+    let round = delivery.endpoint.drain.round();
+    let state = State { delivery: Some(delivery), upstream, until, round, outcome: None };
     Box::pin(stream::unfold(state, |mut state| async move {
         let bytes = state.next().await?;
         if let Some(delivery) = &mut state.delivery {
@@ -49,16 +52,21 @@ impl State {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let delivery = self.delivery.as_ref()?;
-            let closing = delivery.endpoint.closing.clone();
+            let (closing, drain) = (delivery.endpoint.closing.clone(), delivery.endpoint.drain.clone());
+            let is_open = delivery.open.is_some();
             // After the answer nothing more may come; the end is awaited so that the connection can be used again.
             let wait = if self.outcome.is_some() { limits::STREAM_END } else { limits::KEEP_ALIVE };
             let next = tokio::select! {
                 biased;
                 () = closing.cancelled() => return self.end(Outcome::Unavailable),
+                () = drain.ends_streams(self.round), if is_open => return self.end(Outcome::Ok), // The client comes back elsewhere.
                 next = timeout(wait, self.upstream.next()) => next,
             };
             if self.until.is_some_and(|until| until <= Instant::now()) {
                 return self.end(Outcome::Invalid); // The token has expired: a new stream needs a new one.
+            }
+            if let Err(reject) = delivery.endpoint.check_link(&delivery.force) {
+                return self.fail(&reject);
             }
             match next {
                 Err(_) if self.outcome.is_some() => return self.end(Outcome::Ok),
@@ -135,6 +143,9 @@ impl State {
 
     async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        if message.kind == Kind::Notification && message.method.ends_with("/list_changed") {
+            delivery.endpoint.changed.notify_one(); // A server over HTTP says it only to its sessions.
+        }
         let (force, caller) = delivery.current();
         let mut fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
         if message.kind == Kind::Request {

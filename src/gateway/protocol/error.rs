@@ -3,6 +3,7 @@
 //! Codes of our own lie outside the range that JSON-RPC and MCP reserve (-32768 to -32000).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -45,6 +46,9 @@ pub const SESSION: i64 = -31006;
 pub const UNAUTHENTICATED: i64 = -31007;
 /// The HTTP request itself is not acceptable: host, origin, path, verb, type, size.
 pub const HTTP: i64 = -31008;
+
+/// The policy in force may be out of date, and says that it then must not be used.
+pub const STALE: i64 = -31009;
 
 /// A refusal, ready to be sent.
 #[derive(Clone, Debug)]
@@ -126,6 +130,17 @@ impl Reject {
     pub fn not_ready(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, NOT_READY, Outcome::Unavailable, message)
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// Nothing was heard of the policy server for longer than the policy permits: fails closed.
+    pub fn stale(silence: Duration, limit: Duration) -> Self {
+        let message = format!(
+            "the policy may be out of date: its policy server was not heard for {} s, and this server is denied after {} s",
+            silence.as_secs(),
+            limit.as_secs()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, STALE, Outcome::Unavailable, message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
     /// The session is unknown to this caller: the client starts again.
@@ -228,7 +243,7 @@ mod tests {
 
     #[test]
     fn own_codes_lie_outside_the_reserved_range() {
-        for code in [DENIED, LIMITED, UNAVAILABLE, TIMEOUT, NOT_READY, SESSION, UNAUTHENTICATED, HTTP] {
+        for code in [DENIED, LIMITED, UNAVAILABLE, TIMEOUT, NOT_READY, SESSION, UNAUTHENTICATED, HTTP, STALE] {
             assert!(!(-32768..=-32000).contains(&code));
         }
     }

@@ -3,6 +3,7 @@
 //! Owns what the specification says about messages. Knows no policy and does no I/O. Messages are looked into, never
 //! decoded and encoded again: what is not changed on purpose passes byte for byte.
 
+pub mod definition;
 pub mod envelope;
 pub mod era;
 pub mod error;

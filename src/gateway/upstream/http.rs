@@ -31,6 +31,18 @@ use crate::gateway::protocol::sse::{Decoder, TooLarge};
 pub struct Config {
     /// Its MCP endpoint, http or https.
     pub url: String,
+    /// The only authorities that may vouch for it, PEM; `None`: the public ones.
+    pub ca: Option<String>,
+}
+
+impl Config {
+    /// Whether the server runs where the gateway does.
+    pub fn is_loopback(&self) -> bool {
+        let uri: Uri = self.url.parse().unwrap_or_default();
+        let host = uri.host().unwrap_or_default();
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
 }
 
 /// A server reached over the network.
@@ -117,8 +129,7 @@ impl HttpUpstream {
             Some("https") => {
                 tcp.enforce_http(false);
                 let tls = HttpsConnectorBuilder::new()
-                    .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-                    .map_err(|error| UpstreamError::Unreachable(format!("TLS is not available: {error}")))?
+                    .with_tls_config(trusting(config.ca.as_deref()).map_err(|why| bad(&why))?)
                     .https_only()
                     .enable_http1()
                     .wrap_connector(tcp);
@@ -233,6 +244,32 @@ impl HttpUpstream {
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })
     }
+}
+
+/// TLS that trusts these authorities, PEM, or the public ones.
+fn trusting(ca: Option<&str>) -> Result<rustls::ClientConfig, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    let mut roots = rustls::RootCertStore::empty();
+    match ca {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|error| format!("its CA bundle cannot be read: {error}"))?;
+                roots.add(certificate).map_err(|error| format!("its CA bundle cannot be used: {error}"))?;
+            }
+            if roots.is_empty() {
+                return Err("its CA bundle holds no certificate".to_owned()); // Nobody could vouch for it.
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(config
+        .map_err(|error| format!("TLS is not available: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// What an exchange waits for.

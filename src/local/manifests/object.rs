@@ -38,10 +38,10 @@ impl Typed {
 
     pub(super) fn add_to(&self, objects: &mut Objects) {
         match self {
-            Self::Server(object) => objects.servers.push(object.as_ref().clone()),
-            Self::Tool(object) => objects.tools.push(object.as_ref().clone()),
-            Self::Role(object) => objects.roles.push(object.as_ref().clone()),
-            Self::Gateway(object) => objects.gateways.push(object.as_ref().clone()),
+            Self::Server(object) => objects.servers.push(Arc::clone(object)),
+            Self::Tool(object) => objects.tools.push(Arc::clone(object)),
+            Self::Role(object) => objects.roles.push(Arc::clone(object)),
+            Self::Gateway(object) => objects.gateways.push(Arc::clone(object)),
         }
     }
 }

@@ -147,7 +147,18 @@ fn plain(schema: &Value) -> Value {
 fn walk(schema: &Value, value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
     match value {
         Value::Object(members) => {
-            let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+            let none = Map::new();
+            let properties = match schema.get("properties").and_then(Value::as_object) {
+                Some(properties) => properties,
+                // A map, or what is not ours to know. An object that says neither has no member at all.
+                None if schema.get("type").is_none_or(|kind| kind != "object")
+                    || schema.get("additionalProperties").is_some()
+                    || schema.get("x-kubernetes-preserve-unknown-fields").is_some() =>
+                {
+                    return;
+                }
+                None => &none,
+            };
             for (name, member) in members {
                 let pointer = format!("{pointer}/{}", escape(name));
                 match properties.get(name) {
@@ -184,5 +195,30 @@ fn unique(list: &Value, items: &[Value], pointer: &str, faults: &mut Vec<Fault>)
             faults.push(Fault::new(format!("{pointer}/{index}"), format!("{what} stands here twice: remove one")));
         }
         seen.push(identity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(kind: &str, spec: &Value) -> Vec<String> {
+        let object =
+            json!({"apiVersion": "toolgate.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        Schemas::shared().check(kind, &object).into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn an_object_without_members_has_none() {
+        let issuers = |accounts: Value| json!({"issuers": [{"name": "a", "serviceAccounts": accounts}]});
+        assert_eq!(faults("McpGateway", &issuers(json!({}))), Vec::<String>::new());
+        assert_eq!(faults("McpGateway", &issuers(json!({"x": 1}))), ["/spec/issuers/0/serviceAccounts/x"]);
+    }
+
+    #[test]
+    fn what_is_not_ours_to_know_is_left_alone() {
+        let spec =
+            json!({"source": {"remote": {"url": "https://a"}}, "podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}});
+        assert_eq!(faults("McpServer", &spec), Vec::<String>::new());
     }
 }

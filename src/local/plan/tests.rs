@@ -31,6 +31,7 @@ impl Folder {
             gateway: "default".to_owned(),
             registration: Registration::Declared,
             server_requests: ServerRequests::default(),
+            deny_after_seconds: None,
             labels: BTreeMap::new(),
             input,
         };
@@ -110,13 +111,12 @@ fn the_overlay_replaces_the_command_and_keeps_the_environment() {
     let (desired, problems) = Folder::default().stdio("files").overlay(overlay).plan(&Desired::default());
 
     assert_eq!(messages(&problems), "");
-    let expected = stdio::Config {
-        name: "files".to_owned(),
+    let run = stdio::Run::Command(stdio::Command {
         command: ["npx", "-y", "thing", "./data"].map(String::from).into(),
         env: [("LEVEL".to_owned(), "debug".to_owned()), ("MODE".to_owned(), "strict".to_owned())].into(),
         directory: "/srv/manifests".into(),
-        sessions: stdio::Sessions::Shared,
-    };
+    });
+    let expected = stdio::Config { name: "files".to_owned(), run, sessions: stdio::Sessions::Shared };
     assert_eq!(desired.servers["files"].config, Config::Stdio(expected));
     assert_eq!(desired.servers["files"].policy.snapshot().urls, ["http://127.0.0.1:8811/servers/files/mcp"]);
 }
@@ -127,23 +127,28 @@ fn a_relative_program_counts_from_the_working_directory() {
     let (desired, _) = Folder::default().stdio("files").overlay(overlay).plan(&Desired::default());
 
     let Config::Stdio(config) = &desired.servers["files"].config else { panic!("a child process") };
-    assert_eq!(config.directory, PathBuf::from("/srv/manifests/tools"));
-    assert_eq!(config.command, ["/srv/manifests/tools/./serve.sh", "./data"]);
+    let stdio::Run::Command(program) = &config.run else { panic!("a program") };
+    assert_eq!(program.directory, PathBuf::from("/srv/manifests/tools"));
+    assert_eq!(program.command, ["/srv/manifests/tools/./serve.sh", "./data"]);
 }
 
 #[test]
-fn an_image_needs_a_command_or_a_url_and_a_remote_server_neither() {
+fn an_image_or_service_needs_a_command_or_a_url_and_a_remote_server_neither() {
     let http = json!({"container": {"image": "example/web:1", "transport": "StreamableHttp", "port": 80}});
     let remote = json!({"remote": {"url": "https://far.example.com/mcp"}});
+    let service = json!({"service": {"name": "github-mcp", "port": 8000}});
     let folder = Folder::default().stdio("files").server("default", "web", &http).server("default", "far", &remote);
+    let folder = folder.server("default", "near", &service).server("default", "there", &service);
+    let folder = folder.overlay("servers: {there: {url: \"http://127.0.0.1:9/mcp\"}}");
 
     let (desired, problems) = folder.plan(&Desired::default());
 
-    assert_eq!(desired.servers.keys().collect::<Vec<_>>(), ["far"]);
-    let far = http::Config { url: "https://far.example.com/mcp".to_owned() };
+    assert_eq!(desired.servers.keys().collect::<Vec<_>>(), ["far", "there"]);
+    let far = http::Config { url: "https://far.example.com/mcp".to_owned(), ca: None };
     assert_eq!(desired.servers["far"].config, Config::Http(far));
     let text = messages(&problems);
     assert!(text.contains("servers.files is missing: an image is not run on a laptop: add the `command`"), "{text}");
+    assert!(text.contains("servers.near is missing: a Service of the cluster is not reached from a laptop"), "{text}");
     assert!(text.contains("servers.web is missing: an image is not run on a laptop: start it yourself"), "{text}");
     assert!(problems.iter().all(|problem| problem.file.ends_with("toolgate.local.yaml")));
 }

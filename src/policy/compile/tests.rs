@@ -22,6 +22,7 @@ fn world() -> World {
         gateway: "gw".to_owned(),
         registration: Registration::Declared,
         server_requests: ServerRequests::default(),
+        deny_after_seconds: None,
         labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         input: input("McpServer", "ops"),
     };

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::policy::snapshot::{Issuer, Keys};
+use crate::policy::snapshot::{ArgumentRule, Issuer, Keys};
 use crate::policy::tests::fixture::{ada, policy, snapshot};
 
 fn roles_of(policy: &Policy, identity: Option<&Identity>) -> Vec<String> {
@@ -157,4 +157,47 @@ fn tools_are_found_by_both_names() {
     assert_eq!(policy.tool_by_exposed_name("y").unwrap().name, "x");
     assert_eq!(policy.tool_by_exposed_name("z").unwrap().name, "z");
     assert!(policy.tool_by_exposed_name("x").is_none() && policy.tool("y").is_none());
+}
+
+/// Snapshots that share conditions, each spoilt in some way or not.
+mod checked {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::policy::compile;
+    use crate::policy::tests::worlds::{target, world};
+
+    fn spoil(snapshot: &mut Snapshot, how: &str) {
+        let rule = snapshot.roles.iter_mut().flat_map(|role| &mut role.rules).next();
+        match (how, rule) {
+            ("format", _) => snapshot.format += 1,
+            ("tool", _) => snapshot.tools.extend(snapshot.tools.first().cloned()),
+            ("role", _) => snapshot.roles.extend(snapshot.roles.first().cloned()),
+            ("heir", _) => snapshot.roles.iter_mut().for_each(|role| role.inherits.push("nobody".to_owned())),
+            ("anonymous", _) => snapshot.anonymous = Some("nobody".to_owned()),
+            ("when", Some(rule)) => rule.when = Some("this is not CEL".to_owned()),
+            ("glob", Some(rule)) => rule.tools.push("{".to_owned()),
+            ("path", Some(rule)) => rule.arguments.push(ArgumentRule { path: "x".to_owned(), ..Default::default() }),
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_checked_loads_and_what_is_not_does_not(
+            world in world(),
+            ways in prop::collection::vec(
+                select(&["", "format", "tool", "role", "heir", "anonymous", "when", "glob", "path"][..]), 3),
+        ) {
+            let mut proven = Proven::default();
+            for how in ways {
+                let mut snapshot = compile(&world, &target(), &[]).unwrap();
+                spoil(&mut snapshot, how);
+                let checked = check(&snapshot, &mut proven).map_err(|error| error.to_string());
+                let loaded = Policy::load(snapshot).map(|_| ()).map_err(|error| error.to_string());
+                prop_assert_eq!(checked, loaded, "{}", how);
+            }
+        }
+    }
 }

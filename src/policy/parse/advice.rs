@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Report, in_namespace};
+use crate::api::conditions::reason;
 use crate::policy::check::glob_matches;
 use crate::policy::snapshot::{Effect, Registration, Subject};
 use crate::policy::world::{ObjectRef, Server, ServerRule, UNNAMED_ISSUER, World};
@@ -17,7 +18,7 @@ pub(super) fn give(world: &World, report: &mut Report) {
             if everyone.contains(&(namespace.as_str(), name.as_str())) && grants_everything(rule) {
                 let message = "this rule grants every tool of every server to callers whom no subject names; if that \
                                is not meant, narrow servers and tools, or add a condition";
-                report.warning(&object, at(rule, ""), "GrantsEverything", message.to_owned());
+                report.warning(&object, at(rule, ""), reason::GRANTS_EVERYTHING, message.to_owned());
             }
         }
         if role.subjects.iter().any(|subject| issuer(subject) == UNNAMED_ISSUER)
@@ -27,7 +28,7 @@ pub(super) fn give(world: &World, report: &mut Report) {
                 "no McpGateway of namespace `{namespace}` lists an issuer, so only the identities of `toolgate local` \
                  can have this role: add an McpGateway before the cluster"
             );
-            report.warning(&object, "/spec/subjects", "NoIssuers", message);
+            report.warning(&object, "/spec/subjects", reason::NO_ISSUERS, message);
         }
     }
 }
@@ -60,7 +61,7 @@ fn unmatched_servers<'a>(
                 "`{glob}` matches no McpServer of namespace `{}`: correct it, or declare the server",
                 object.namespace
             );
-            report.warning(object, at(rule, &format!("/servers/{position}")), "NoMatch", message);
+            report.warning(object, at(rule, &format!("/servers/{position}")), reason::NO_MATCH, message);
         }
         concerned.extend(matched);
     }
@@ -70,7 +71,7 @@ fn unmatched_servers<'a>(
             .collect();
         if selected.is_empty() {
             let message = format!("no McpServer of namespace `{}` has these labels", object.namespace);
-            report.warning(object, at(rule, "/serverSelector"), "NoMatch", message);
+            report.warning(object, at(rule, "/serverSelector"), reason::NO_MATCH, message);
         }
         concerned.extend(selected);
     }
@@ -100,7 +101,7 @@ fn unmatched_tools(
             let message = format!(
                 "`{text}` matches no declared tool of these servers: correct it, or declare the tool with an McpTool"
             );
-            report.warning(object, at(rule, &format!("/tools/{position}")), "NoMatch", message);
+            report.warning(object, at(rule, &format!("/tools/{position}")), reason::NO_MATCH, message);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Report, cycles, in_namespace, input, quoted, reference, rules};
+use crate::api::conditions::reason;
 use crate::api::{self, McpRole, SubjectKind};
 use crate::policy::snapshot::{Effect, Subject};
 use crate::policy::world::{DeclaredRole, Gateway, Key, ObjectRef, UNNAMED_ISSUER};
@@ -10,14 +11,20 @@ use crate::policy::world::{DeclaredRole, Gateway, Key, ObjectRef, UNNAMED_ISSUER
 pub(super) fn parse(
     roles: &BTreeMap<Key, &McpRole>,
     gateways: &BTreeMap<Key, Gateway>,
+    of_service_accounts: &BTreeSet<Key>,
     report: &mut Report,
 ) -> BTreeMap<Key, DeclaredRole> {
     let namespaces: BTreeSet<&str> = roles.keys().map(|(namespace, _)| namespace.as_str()).collect();
     let mut parsed = BTreeMap::new();
     for namespace in namespaces {
-        let issuers: BTreeSet<&str> = in_namespace(gateways, namespace)
+        let all: BTreeSet<&str> = in_namespace(gateways, namespace)
             .flat_map(|(_, gateway)| gateway.issuers.iter().map(|issuer| issuer.name.as_str()))
             .collect();
+        let is_cluster = |name: &&str| of_service_accounts.contains(&(namespace.to_owned(), (*name).to_owned()));
+        let issuers = Issuers {
+            of_service_accounts: all.iter().copied().filter(is_cluster).collect(),
+            all: all.into_iter().collect(),
+        };
         let circles = circles(roles, namespace);
         for (name, role) in in_namespace(roles, namespace) {
             let object = reference(*role);
@@ -64,7 +71,7 @@ fn inherits(
                     quoted(circle)
                 )
             };
-            report.error(object, pointer, "InheritanceCycle", message);
+            report.error(object, pointer, reason::INHERITANCE_CYCLE, message);
         } else if roles.contains_key(&(object.namespace.clone(), other.clone())) {
             kept.insert(other.clone());
         } else {
@@ -73,13 +80,20 @@ fn inherits(
                  this line",
                 object.namespace
             );
-            report.error(object, pointer, "RoleNotFound", message);
+            report.error(object, pointer, reason::ROLE_NOT_FOUND, message);
         }
     }
     kept.into_iter().collect()
 }
 
-fn subjects(role: &McpRole, object: &ObjectRef, issuers: &BTreeSet<&str>, report: &mut Report) -> Vec<Subject> {
+/// Names of the issuers of a namespace, sorted.
+struct Issuers<'a> {
+    all: Vec<&'a str>,
+    /// Those that are the cluster's ServiceAccounts.
+    of_service_accounts: Vec<&'a str>,
+}
+
+fn subjects(role: &McpRole, object: &ObjectRef, issuers: &Issuers<'_>, report: &mut Report) -> Vec<Subject> {
     let mut kept = BTreeSet::new();
     for (index, declared) in role.spec.subjects.iter().enumerate() {
         let pointer = format!("/spec/subjects/{index}");
@@ -90,9 +104,14 @@ fn subjects(role: &McpRole, object: &ObjectRef, issuers: &BTreeSet<&str>, report
         }
         let message = match declared.kind {
             SubjectKind::Claim => "a subject of kind Claim needs claim and values, so nobody is meant: set both",
-            _ => "a subject of this kind needs a name, so nobody is meant: set name",
+            SubjectKind::ServiceAccount => {
+                "a subject of kind ServiceAccount needs namespace and name, so nobody is meant: set both"
+            }
+            SubjectKind::User | SubjectKind::Group | SubjectKind::Scope => {
+                "a subject of this kind needs a name, so nobody is meant: set name"
+            }
         };
-        report.error(object, pointer, "InvalidSubject", message.to_owned());
+        report.error(object, pointer, reason::INVALID_SUBJECT, message.to_owned());
     }
     kept.into_iter().collect()
 }
@@ -102,11 +121,31 @@ fn issuer(
     declared: &api::Subject,
     object: &ObjectRef,
     pointer: &str,
-    issuers: &BTreeSet<&str>,
+    issuers: &Issuers<'_>,
     report: &mut Report,
 ) -> Option<String> {
-    let names: Vec<&str> = issuers.iter().copied().collect();
+    let is_account = declared.kind == SubjectKind::ServiceAccount;
+    let names = if is_account { &issuers.of_service_accounts } else { &issuers.all };
     match (&declared.issuer, names.as_slice()) {
+        (Some(issuer), names)
+            if is_account && issuers.all.contains(&issuer.as_str()) && !names.contains(&issuer.as_str()) =>
+        {
+            let message = format!(
+                "issuer `{issuer}` knows no ServiceAccounts, so nobody is meant: name one with serviceAccounts, or leave \
+                 issuer out"
+            );
+            report.error(object, format!("{pointer}/issuer"), reason::ISSUER_NOT_FOUND, message);
+            None
+        }
+        (None, []) if is_account => {
+            let message = format!(
+                "no McpGateway of namespace `{}` has an issuer with serviceAccounts, so nobody is meant: add one, as in \
+                 `{{name: kubernetes, serviceAccounts: {{}}}}`",
+                object.namespace
+            );
+            report.error(object, pointer, reason::ISSUER_NOT_FOUND, message);
+            None
+        }
         (Some(issuer), names) if names.contains(&issuer.as_str()) => Some(issuer.clone()),
         (Some(issuer), []) if issuer == UNNAMED_ISSUER => Some(issuer.clone()),
         (Some(issuer), names) => {
@@ -116,7 +155,7 @@ fn issuer(
                 object.namespace,
                 quoted(names)
             );
-            report.error(object, format!("{pointer}/issuer"), "IssuerNotFound", message);
+            report.error(object, format!("{pointer}/issuer"), reason::ISSUER_NOT_FOUND, message);
             None
         }
         (None, []) => Some(UNNAMED_ISSUER.to_owned()),
@@ -127,7 +166,7 @@ fn issuer(
                 object.namespace,
                 quoted(names)
             );
-            report.error(object, pointer, "IssuerRequired", message);
+            report.error(object, pointer, reason::ISSUER_REQUIRED, message);
             None
         }
     }
@@ -145,6 +184,12 @@ fn subject(declared: &api::Subject, issuer: String) -> Option<Subject> {
     Some(match declared.kind {
         SubjectKind::User => Subject::User { issuer, name },
         SubjectKind::Group => Subject::Group { issuer, name },
-        _ => Subject::Scope { issuer, name },
+        SubjectKind::Scope => Subject::Scope { issuer, name },
+        SubjectKind::ServiceAccount => {
+            // A namespace holds no colon, so no two accounts have one name.
+            let namespace = declared.namespace.as_ref().filter(|namespace| !namespace.contains(':'))?;
+            Subject::User { issuer, name: format!("system:serviceaccount:{namespace}:{name}") }
+        }
+        SubjectKind::Claim => return None,
     })
 }

@@ -3,6 +3,7 @@
 use jiff::civil::Time;
 
 use super::{Report, argument};
+use crate::api::conditions::reason;
 use crate::api::{self, McpRole, RoleRule};
 use crate::policy::check::{check_condition, check_glob, check_time_zone};
 use crate::policy::snapshot::{Effect, Rule, TimeWindow, ToolSelector};
@@ -53,14 +54,18 @@ impl<'a> Parser<'a> {
         let mut servers = self.globs("servers", &declared.servers);
         let server_selector = match &declared.server_selector {
             Some(selector) if selector.match_labels.is_empty() => {
-                self.broken("/serverSelector", "InvalidSelector", "matchLabels is empty: name at least one label");
+                self.broken(
+                    "/serverSelector",
+                    reason::INVALID_SELECTOR,
+                    "matchLabels is empty: name at least one label",
+                );
                 servers.push("*".to_owned());
                 None
             }
             selector => selector.as_ref().map(|selector| selector.match_labels.clone()),
         };
         if servers.is_empty() && server_selector.is_none() {
-            self.broken("", "IncompleteRule", "the rule names no servers: set servers or serverSelector");
+            self.broken("", reason::INCOMPLETE_RULE, "the rule names no servers: set servers or serverSelector");
             servers.push("*".to_owned());
         }
         let rule = self.rule();
@@ -74,14 +79,18 @@ impl<'a> Parser<'a> {
         let mut tools = self.globs("tools", &declared.tools);
         let tool_selector = declared.tool_selector.as_ref().and_then(selector);
         if declared.tool_selector.is_some() && tool_selector.is_none() {
-            self.broken("/toolSelector", "InvalidSelector", "the selector selects by nothing: set at least one member");
+            self.broken(
+                "/toolSelector",
+                reason::INVALID_SELECTOR,
+                "the selector selects by nothing: set at least one member",
+            );
             tools.push("*".to_owned());
         }
         let mut prompts = self.globs("prompts", &declared.prompts);
         let mut resources = self.globs("resources", &declared.resources);
         if tools.is_empty() && tool_selector.is_none() && prompts.is_empty() && resources.is_empty() {
             let why = "the rule is about nothing: set tools, toolSelector, prompts or resources";
-            self.broken("", "IncompleteRule", why);
+            self.broken("", reason::INCOMPLETE_RULE, why);
             for list in [&mut tools, &mut prompts, &mut resources] {
                 list.push("*".to_owned());
             }
@@ -96,7 +105,7 @@ impl<'a> Parser<'a> {
         let when = declared.when.as_ref().and_then(|source| match check_condition(source) {
             Ok(()) => Some(source.clone()),
             Err(why) => {
-                self.broken("/when", "InvalidExpression", &why);
+                self.broken("/when", reason::INVALID_EXPRESSION, &why);
                 None
             }
         });
@@ -111,7 +120,7 @@ impl<'a> Parser<'a> {
             match check_glob(glob) {
                 Ok(()) => kept.push(glob.clone()),
                 Err(why) => {
-                    self.broken(&format!("/{member}/{position}"), "InvalidGlob", &why);
+                    self.broken(&format!("/{member}/{position}"), reason::INVALID_GLOB, &why);
                     kept.push("*".to_owned());
                 }
             }
@@ -121,19 +130,31 @@ impl<'a> Parser<'a> {
 
     fn time_window(&mut self, window: &api::TimeWindow) -> Option<TimeWindow> {
         if let Err(why) = check_time_zone(&window.time_zone) {
-            self.broken("/timeWindow/timeZone", "InvalidTimeZone", &why);
+            self.broken("/timeWindow/timeZone", reason::INVALID_TIME_ZONE, &why);
             return None;
         }
         let Some(start_minute) = minute(&window.start).filter(|start| *start < 24 * 60) else {
-            self.broken("/timeWindow/start", "InvalidTimeWindow", "start is not a time of day: write it as \"09:00\"");
+            self.broken(
+                "/timeWindow/start",
+                reason::INVALID_TIME_WINDOW,
+                "start is not a time of day: write it as \"09:00\"",
+            );
             return None;
         };
         let Some(end_minute) = minute(&window.end) else {
-            self.broken("/timeWindow/end", "InvalidTimeWindow", "end is not a time of day: write it as \"17:00\"");
+            self.broken(
+                "/timeWindow/end",
+                reason::INVALID_TIME_WINDOW,
+                "end is not a time of day: write it as \"17:00\"",
+            );
             return None;
         };
         if start_minute == end_minute {
-            self.broken("/timeWindow", "InvalidTimeWindow", "start and end are the same: from 00:00 to 24:00 is a day");
+            self.broken(
+                "/timeWindow",
+                reason::INVALID_TIME_WINDOW,
+                "start and end are the same: from 00:00 to 24:00 is a day",
+            );
             return None;
         }
         let mut days: Vec<u8> = window.days.iter().map(|day| *day as u8 + 1).collect();

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod cluster;
+
 use super::*;
+use crate::api;
 use crate::policy::snapshot::{Effect, Keys, Lifecycle, Subject};
 use crate::policy::world::UNNAMED_ISSUER;
 
@@ -222,8 +225,8 @@ fn of_two_tools_with_one_name_the_older_then_the_first_keeps_it() {
     assert!(findings[0].message.contains("`again`") && findings[0].message.contains("`files-read`"));
     assert_eq!(world.tools.keys().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["again"]);
 
-    for (tool, created) in objects.tools.iter_mut().zip(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]) {
-        tool.metadata.creation_timestamp = Some(serde_json::from_value(json!(created)).unwrap());
+    for (tool, at) in objects.tools.iter_mut().zip(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]) {
+        std::sync::Arc::make_mut(tool).metadata.creation_timestamp = serde_json::from_value(json!(at)).unwrap();
     }
     let (world, findings) = parse(&objects);
     assert_eq!(told(&findings), ["!McpTool/again /spec/toolName Conflicted"]);
@@ -378,7 +381,7 @@ fn namespaces_do_not_see_each_other() {
     let spec = json!({"inherits": [{"name": "viewer"}], "rules": [rule("Allow", &json!({}))]});
     add(&mut objects, "McpRole", "dev", &spec);
     add(&mut objects, "McpRole", "viewer", &json!({}));
-    objects.roles[0].metadata.namespace = Some("elsewhere".to_owned());
+    std::sync::Arc::make_mut(&mut objects.roles[0]).metadata.namespace = Some("elsewhere".to_owned());
     let (_, findings) = parse(&objects);
     assert_eq!(
         told(&findings),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Report, input, quoted, reference};
+use crate::api::conditions::reason;
 use crate::api::{self, McpTool, Object};
 use crate::policy::snapshot::{Annotations, Deprecation, Lifecycle, Tool};
 use crate::policy::world::{DeclaredTool, Key, ObjectRef, Server};
@@ -26,7 +27,7 @@ pub(super) fn parse(
             let message = format!(
                 "McpServer `{server}` does not exist in namespace `{namespace}`, so the tool does not either: create it"
             );
-            report.error(&object, "/spec/serverRef/name", "ServerNotFound", message);
+            report.error(&object, "/spec/serverRef/name", reason::SERVER_NOT_FOUND, message);
             continue;
         }
         if !claims.claim(tool, &object, report) {
@@ -35,7 +36,7 @@ pub(super) fn parse(
         }
         if tool.spec.description.is_none() {
             let message = "no description, so agents read the server's, which can change unseen: set description";
-            report.warning(&object, "/spec", "NoDescription", message.to_owned());
+            report.warning(&object, "/spec", reason::NO_DESCRIPTION, message.to_owned());
         }
         let declared = DeclaredTool { server: server.clone(), tool: declaration(tool), input: input(tool) };
         parsed.insert(key.clone(), declared);
@@ -81,7 +82,7 @@ impl Claims {
                  change or remove one",
                 object.name, spec.server_ref.name
             );
-            report.error(object, pointer, "Conflicted", message);
+            report.error(object, pointer, reason::CONFLICTED, message);
             return false;
         }
         self.names.insert(name, object.name.clone());
@@ -146,7 +147,7 @@ fn check_replacements(tools: &BTreeMap<Key, &McpTool>, parsed: &mut BTreeMap<Key
             "McpTool {} is no replacement in namespace `{namespace}`, so callers are not told of it: name another",
             quoted(&[other])
         );
-        report.warning(&object, "/spec/deprecation/replacedBy", "ToolNotFound", message);
+        report.warning(&object, "/spec/deprecation/replacedBy", reason::TOOL_NOT_FOUND, message);
         deprecation.replaced_by = None;
     }
 }

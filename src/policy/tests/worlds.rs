@@ -41,7 +41,7 @@ pub(super) const CONDITIONS: [&str; 9] = [
     "!(arguments.env in ['prod', 'test'])",
 ];
 
-pub(super) fn target() -> Target {
+pub(in crate::policy) fn target() -> Target {
     Target { namespace: "a".to_owned(), server: "s1".to_owned() }
 }
 
@@ -268,12 +268,13 @@ fn roles() -> impl Strategy<Value = BTreeMap<Key, DeclaredRole>> {
     })
 }
 
-pub(super) fn world() -> impl Strategy<Value = World> {
+pub(in crate::policy) fn world() -> impl Strategy<Value = World> {
     let registration = select(vec![Registration::Declared, Registration::Declared, Registration::Auto]);
     let server = (registration, labels()).prop_map(|(registration, labels)| Server {
         gateway: "gw".to_owned(),
         registration,
         server_requests: ServerRequests::default(),
+        deny_after_seconds: None,
         labels,
         input: input("McpServer", "s1"),
     });

@@ -10,7 +10,9 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+
+use super::tls;
+pub use super::tls::route;
 
 /// Longest time that a test waits for one answer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,9 +145,10 @@ where
 {
     let uri: Uri = url.parse().expect("a URL");
     let authority = uri.authority().expect("an absolute URL").clone();
-    let stream = TcpStream::connect(authority.as_str()).await.expect("the server listens");
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Pin<Box<B>>>(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        hyper::client::conn::http1::handshake::<_, Pin<Box<B>>>(TokioIo::new(tls::connect(&uri).await))
+            .await
+            .expect("HTTP/1.1");
     tokio::spawn(connection);
     let mut request = Request::new(Box::pin(body));
     *request.method_mut() = method;

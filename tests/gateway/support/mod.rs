@@ -4,7 +4,11 @@ pub mod client;
 pub mod folder;
 pub mod http;
 pub mod injector;
+pub mod policy;
 pub mod process;
+pub mod shim;
+pub mod sidecar;
+pub mod tls;
 pub mod tools;
 
 use std::path::{Path, PathBuf};

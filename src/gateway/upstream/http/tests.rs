@@ -19,7 +19,7 @@ fn post(message: &str) -> Outbound {
 
 fn upstream(port: u16) -> HttpUpstream {
     let bounds = Bounds { connect: Duration::from_secs(5), idle: Duration::from_millis(300), message: 1024 };
-    HttpUpstream::bounded(&Config { url: format!("http://127.0.0.1:{port}/mcp") }, bounds).unwrap()
+    HttpUpstream::bounded(&Config { url: format!("http://127.0.0.1:{port}/mcp"), ca: None }, bounds).unwrap()
 }
 
 /// Reads one request with its body. `None` when the peer closes.
@@ -305,7 +305,7 @@ fn a_url_that_cannot_work_is_refused_with_its_reason() {
         ("http://", "cannot be parsed"),
         ("http://me:secret@a/mcp", "password"),
     ] {
-        let error = HttpUpstream::new(&Config { url: url.to_owned() }).err().unwrap();
+        let error = HttpUpstream::new(&Config { url: url.to_owned(), ca: None }).err().unwrap();
 
         assert!(error.to_string().contains(why), "{url}: {error}");
     }
@@ -316,9 +316,52 @@ async fn tls_to_a_peer_that_speaks_none_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { listener.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await });
-    let upstream = HttpUpstream::new(&Config { url: format!("https://127.0.0.1:{port}/mcp") }).unwrap();
+    let upstream = HttpUpstream::new(&Config { url: format!("https://127.0.0.1:{port}/mcp"), ca: None }).unwrap();
 
     let error = upstream.send(post(CALL)).await.err().unwrap();
 
     assert!(matches!(error, UpstreamError::Unreachable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_private_authority_counts_where_it_is_named_and_is_the_only_one() {
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = certified.signing_key.serialize_der().try_into().unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let (acceptor, listener) =
+        (tokio_rustls::TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let url = format!("https://{}/mcp", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+                let _ = stream.write_all(answer).await;
+            }
+        }
+    });
+    let send = async |ca: Option<String>| HttpUpstream::new(&Config { url: url.clone(), ca })?.send(post(CALL)).await;
+
+    assert!(send(Some(certified.cert.pem())).await.is_ok());
+    assert!(matches!(send(None).await, Err(UpstreamError::Unreachable(_))));
+    let another = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap().cert.pem();
+    assert!(matches!(send(Some(another)).await, Err(UpstreamError::Unreachable(_))));
+    assert!(matches!(send(Some("no PEM".to_owned())).await, Err(UpstreamError::Unreachable(_))), "nobody is trusted");
+}
+
+#[test]
+fn only_loopback_is_beside_the_gateway() {
+    let is_loopback = |url: &str| Config { url: url.to_owned(), ca: None }.is_loopback();
+
+    for url in ["http://127.0.0.1:8000/mcp", "http://localhost/", "http://[::1]:1/", "http://[::ffff:127.0.0.1]/"] {
+        assert!(is_loopback(url), "{url}");
+    }
+    for url in ["https://mcp.example.com/", "http://10.0.0.1/", "http://localhost.example.com/", "nonsense"] {
+        assert!(!is_loopback(url), "{url}");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use super::process::{Pipes, Process};
 use super::queue::{Measured, Sink, Source, bounded};
 use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, UpstreamError};
-use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::sse;
 
@@ -40,6 +40,7 @@ pub(super) struct Child {
     lines: mpsc::Sender<Bytes>,
     state: Mutex<State>,
     odd_lines: AtomicU32,
+    changed: Arc<Notify>,
 }
 
 struct State {
@@ -88,6 +89,7 @@ impl Child {
         (process, pipes): (Process, Pipes),
         (era, tenant): (Era, Option<Owner>),
         bounds: Bounds,
+        changed: Arc<Notify>,
         stop: CancellationToken,
     ) -> (Arc<Self>, impl Future<Output = Exit> + Send + 'static) {
         let (lines, queue) = mpsc::channel(TO_CHILD);
@@ -97,7 +99,8 @@ impl Child {
             ended: None,
             used: Instant::now(),
         };
-        let child = Arc::new(Self { name, era, bounds, lines, state: Mutex::new(state), odd_lines: AtomicU32::new(0) });
+        let (state, odd_lines) = (Mutex::new(state), AtomicU32::new(0));
+        let child = Arc::new(Self { name, era, bounds, lines, state, odd_lines, changed });
         let life = life::live(child.clone(), process, pipes, queue, stop);
         (child, life)
     }
@@ -249,6 +252,9 @@ impl Child {
             Ok(message) => message,
             Err(error) => return self.report_odd(line, &error.to_string()),
         };
+        if message.kind == Kind::Notification && message.method.ends_with("/list_changed") {
+            self.changed.notify_one(); // Whether or not a session listens.
+        }
         let mut state = self.state.lock();
         let now = Instant::now();
         state.used = now;

@@ -3,15 +3,13 @@
 //! Owns the pipes. What a line means is the child's to say.
 
 use std::collections::VecDeque;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +51,8 @@ pub(super) async fn live(
     const REST: Duration = Duration::from_secs(1);
     let started = Instant::now();
     let last_lines = Arc::new(Mutex::new(VecDeque::new()));
-    let log = AbortOnDropHandle::new(tokio::spawn(log(child.name.clone(), stderr, last_lines.clone())));
+    let (name, kept) = (child.name.clone(), last_lines.clone());
+    let log = stderr.map(|stderr| AbortOnDropHandle::new(tokio::spawn(log(name, stderr, kept))));
     let mut reader = Box::pin(read(&child, stdout).fuse());
     let mut writer = Box::pin(write(stdin, queue, child.bounds.write));
     let (end, asked) = tokio::select! {
@@ -65,32 +64,24 @@ pub(super) async fn live(
     child.end(end);
     drop(writer); // Closes the child's standard input, which asks it to end.
     let up = started.elapsed();
-    let status = tokio::select! {
-        status = process.end(child.bounds.grace) => status,
+    let ended = tokio::select! {
+        ended = process.end(child.bounds.grace) => ended,
         // A child that still writes must not block before it reads that its input is closed.
         never = async { (&mut reader).await; std::future::pending().await } => never,
     };
     // The last words of a server that failed are the ones to read.
-    let _ = timeout(Duration::from_millis(100), log).await;
+    if let Some(log) = log {
+        let _ = timeout(Duration::from_millis(100), log).await;
+    }
     let why = match end {
         End::TooLarge => format!("the server wrote a line of more than {} bytes", child.bounds.message),
-        End::Gone => describe(status),
+        End::Gone => ended,
     };
     let last_lines = std::mem::take(&mut *last_lines.lock()).into();
     Exit { asked, up, why, last_lines }
 }
 
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status.map(|status| (status.code(), status.signal())) {
-        Ok((Some(code), _)) => format!("the server exited with status {code}"),
-        Ok((None, Some(signal))) => format!("the server was ended by signal {signal}"),
-        Ok((None, None)) => "the server exited".to_owned(),
-        Err(error) => format!("the server's exit is unknown: {error}"),
-    }
-}
-
-async fn read(child: &Child, stdout: ChildStdout) -> End {
+async fn read(child: &Child, stdout: impl AsyncRead + Unpin) -> End {
     let mut lines = Lines::new(stdout, child.bounds.message);
     loop {
         match lines.next().await {
@@ -105,7 +96,7 @@ async fn read(child: &Child, stdout: ChildStdout) -> End {
     }
 }
 
-async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, limit: Duration) {
+async fn write(mut stdin: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Bytes>, limit: Duration) {
     while let Some(line) = queue.recv().await {
         // A child that reads nothing for so long is hung; its callers must not wait for ever.
         match timeout(limit, stdin.write_all(&line)).await {

@@ -11,7 +11,7 @@
 //! mailbox   a session's own stream
 //! backoff   when a server that exits may start again
 //! queue     bounded in messages and bytes
-//! process   the operating system process and its group
+//! process   what a child is: spawned, an operating system process and its group, or connected, one behind a socket
 //! wire      lines
 //! ```
 //! Decides nothing about access. A message of a child reaches only the caller that it certainly belongs to.
@@ -19,12 +19,14 @@
 mod backoff;
 mod calls;
 mod child;
+mod connected;
 mod greeting;
 mod life;
 mod mailbox;
 mod pool;
 mod process;
 mod queue;
+mod spawned;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
+use tokio::sync::Notify;
 
 use super::{Content, Event, EventStream, Outbound, Reply, UpstreamError, Verb};
 use crate::gateway::limits;
@@ -45,14 +48,52 @@ use pool::{Pool, Seat};
 pub struct Config {
     /// Name of the server, for logs.
     pub name: String,
+    /// Where children come from.
+    pub run: Run,
+    /// How children are shared.
+    pub sessions: Sessions,
+}
+
+/// Where children come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Run {
+    /// They are processes of ours.
+    Command(Command),
+    /// A helper in the server's container starts one for each connection to this unix socket.
+    Socket(PathBuf),
+}
+
+/// A program, and what it gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
     /// Program and arguments. No shell is involved.
     pub command: Vec<String>,
     /// The child's environment. Of ours it inherits `PATH`, `HOME`, `USER`, `LANG`, `TERM` and `TMPDIR` alone.
     pub env: BTreeMap<String, String>,
     /// Working directory.
     pub directory: PathBuf,
-    /// How children are shared.
-    pub sessions: Sessions,
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command(program) => f.write_str(&program.command.join(" ")),
+            Self::Socket(socket) => write!(f, "{}", socket.display()),
+        }
+    }
+}
+
+impl Run {
+    /// Why no child could be started.
+    fn explain(&self, error: &std::io::Error) -> String {
+        match self {
+            Self::Command(Command { command, directory, .. }) => {
+                let program = command.first().map_or("", String::as_str);
+                format!("{program} cannot be started in {}: {error}", directory.display())
+            }
+            Self::Socket(_) => format!("the server's container does not answer: {error}"),
+        }
+    }
 }
 
 /// How children are shared among callers.
@@ -122,7 +163,7 @@ impl StdioUpstream {
     }
 
     fn bounded(config: Config, bounds: Bounds) -> Result<Self, UpstreamError> {
-        if config.command.is_empty() {
+        if matches!(&config.run, Run::Command(program) if program.command.is_empty()) {
             return Err(UpstreamError::Unreachable("there is no command to run".to_owned()));
         }
         Ok(Self { pool: Pool::new(config, bounds) })
@@ -136,6 +177,11 @@ impl StdioUpstream {
     /// Children that ended without being told to since this was last asked.
     pub fn take_exits(&self) -> u64 {
         self.pool.take_exits()
+    }
+
+    /// Notified when a child says that one of its lists changed.
+    pub(in crate::gateway) fn changed(&self) -> &Arc<Notify> {
+        &self.pool.changed
     }
 
     /// Sessions that are open.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,8 @@ pub(super) struct Pool {
     failures: Arc<Mutex<Backoff<Key>>>,
     /// Children that ended by themselves and were not reported yet.
     exits: Arc<AtomicU64>,
+    /// A child said that one of its lists changed.
+    pub(super) changed: Arc<Notify>,
     /// What the server speaks, once a modern client has asked.
     era: Mutex<Option<Era>>,
     tracker: TaskTracker,
@@ -111,6 +113,7 @@ impl Pool {
             table: Mutex::default(),
             failures: Arc::new(Mutex::new(Backoff::new())),
             exits: Arc::default(),
+            changed: Arc::default(),
             era: Mutex::new(None),
             tracker: TaskTracker::new(),
             _end: stop.clone().drop_guard(),
@@ -304,16 +307,16 @@ impl Pool {
         }
         self.failures.lock().check(&key, Instant::now())?;
         let room = self.room().await?;
-        let process = Process::spawn(&self.config).map_err(|error| {
-            let program = self.config.command.first().map_or("", String::as_str);
-            let why = format!("{program} cannot be started in {}: {error}", self.config.directory.display());
+        let process = Process::start(&self.config).await.map_err(|error| {
+            let why = self.config.run.explain(&error);
             tracing::warn!(server = %self.name, why, "the server cannot be started");
             self.failures.lock().failed(key.clone(), Duration::ZERO, Instant::now(), why.clone());
             UpstreamError::Unreachable(why)
         })?;
         let stop = self.stop.child_token();
         let era = if key.is_modern { Era::Modern } else { Era::Legacy };
-        let (child, life) = Child::new(self.name.clone(), process, (era, tenant), self.bounds, stop.clone());
+        let (bounds, changed) = (self.bounds, self.changed.clone());
+        let (child, life) = Child::new(self.name.clone(), process, (era, tenant), bounds, changed, stop.clone());
         let (is_probe, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let (name, failures, of) = (self.name.clone(), self.failures.clone(), key.clone());
         let (probe, done, exits) = (is_probe.clone(), gone.clone().drop_guard(), self.exits.clone());

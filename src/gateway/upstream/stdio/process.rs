@@ -1,126 +1,60 @@
-//! One operating system process and its group: started with a clean environment, ended for good, always awaited.
+//! What a child is: a process of ours, or one that a helper runs at the other end of a socket.
 
-use std::process::{ExitStatus, Stdio};
+use std::io;
 use std::time::Duration;
-use std::{env, io};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Config;
+use super::connected::Connected;
+use super::spawned::Spawned;
+use super::{Config, Run};
 
-/// What a child inherits of our environment; everything else (tokens, cluster addresses, proxies) must be declared.
-pub(super) const INHERITED: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TERM", "TMPDIR"];
-
-/// A running process, leader of its own group.
-pub(super) struct Process {
-    child: Child,
-    /// `None` once nothing of the group is left.
-    group: Option<Pid>,
+/// A running child.
+pub(super) enum Process {
+    /// It is ours.
+    Spawned(Spawned),
+    /// It is a helper's.
+    Connected(Connected),
 }
 
-/// The three pipes of a process.
+/// How a child is spoken to. Dropping `stdin` asks it to end.
 pub(super) struct Pipes {
-    pub(super) stdin: ChildStdin,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+    pub(super) stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(super) stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// `None` where its container's log has it.
+    pub(super) stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
 }
 
 impl Process {
-    /// Starts the program. No shell is involved.
-    pub(super) fn spawn(config: &Config) -> io::Result<(Self, Pipes)> {
-        let (program, arguments) = config
-            .command
-            .split_first()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is no command to run"))?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))))
-            .envs(&config.env)
-            .current_dir(&config.directory)
-            // A launcher such as npx has children of its own: the group is what ends. And Ctrl-C in a terminal is
-            // for us, not for them.
-            .process_group(0)
-            .kill_on_drop(true)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(io::Error::other("a pipe is missing"));
-        };
-        Ok((Self { child, group }, Pipes { stdin, stdout, stderr }))
+    /// Starts one.
+    pub(super) async fn start(config: &Config) -> io::Result<(Self, Pipes)> {
+        Ok(match &config.run {
+            Run::Command(program) => {
+                let (process, (stdin, stdout, stderr)) = Spawned::spawn(program)?;
+                let pipes = Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Some(Box::new(stderr)) };
+                (Self::Spawned(process), pipes)
+            }
+            Run::Socket(socket) => {
+                let (process, input, output) = Connected::connect(socket).await?;
+                (Self::Connected(process), Pipes { stdin: Box::new(input), stdout: Box::new(output), stderr: None })
+            }
+        })
     }
 
-    /// Waits until the leader has exited by itself.
+    /// Waits until it has ended by itself.
     pub(super) async fn exited(&mut self) {
-        let _ = self.child.wait().await; // `end` asks again and reports it.
-    }
-
-    /// Ends the process and its group, each step after `grace`: its standard input is closed already, then SIGTERM,
-    /// then SIGKILL. Returns when nothing is left.
-    pub(super) async fn end(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        let mut status = timeout(grace, self.child.wait()).await.ok();
-        for signal in [Signal::TERM, Signal::KILL] {
-            if status.is_none() {
-                self.signal(signal);
-                status = timeout(grace, self.child.wait()).await.ok();
-            }
-        }
-        let status = match status {
-            Some(status) => status,
-            None => self.child.wait().await, // After SIGKILL only the kernel can be late.
-        };
-        self.sweep(grace).await;
-        status
-    }
-
-    /// Ends what the leader left behind. Its id is not used again as long as a member of the group lives; between the
-    /// last one's end and our signal lie microseconds.
-    async fn sweep(&mut self, grace: Duration) {
-        const STEP: Duration = Duration::from_millis(20);
-        self.reap();
-        for signal in [Signal::TERM, Signal::KILL] {
-            if !self.is_left() {
-                break;
-            }
-            self.signal(signal);
-            let mut waited = Duration::ZERO;
-            while self.is_left() && waited < grace {
-                sleep(STEP).await;
-                waited += STEP;
-                self.reap();
-            }
-        }
-        self.group = None;
-    }
-
-    /// Orphans of the group become our children when we are the first process of a container.
-    fn reap(&self) {
-        if let Some(group) = self.group {
-            while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
+        match self {
+            Self::Spawned(process) => process.exited().await,
+            Self::Connected(process) => process.exited().await,
         }
     }
 
-    fn is_left(&self) -> bool {
-        self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, signal); // It may be gone: then that is what was wanted.
+    /// Ends it for good; `grace` is the time for each step. Its input is closed already. Returns when nothing of it is
+    /// left, with how it ended in words.
+    pub(super) async fn end(&mut self, grace: Duration) -> String {
+        match self {
+            Self::Spawned(process) => process.end(grace).await,
+            Self::Connected(process) => process.end(grace).await,
         }
-    }
-}
-
-impl Drop for Process {
-    /// Only when the runtime itself ends before [`Process::end`] could.
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
     }
 }

@@ -27,7 +27,8 @@ fn config(sessions: Sessions, flags: &[&str]) -> Config {
     let mut command = vec!["python3".to_owned(), "-S".to_owned(), script.to_string_lossy().into_owned()];
     command.extend(flags.iter().map(|&flag| flag.to_owned()));
     let env = BTreeMap::from([("DECLARED".to_owned(), "yes".to_owned())]);
-    Config { name: "scripted".to_owned(), command, env, directory: std::env::temp_dir(), sessions }
+    let run = Run::Command(Command { command, env, directory: std::env::temp_dir() });
+    Config { name: "scripted".to_owned(), run, sessions }
 }
 
 fn upstream(sessions: Sessions, flags: &[&str], bounds: Bounds) -> StdioUpstream {

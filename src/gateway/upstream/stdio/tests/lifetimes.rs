@@ -13,7 +13,7 @@ async fn the_environment_is_clean() {
     // What python3 itself, or a launcher in front of it, adds to its own environment.
     let added = |name: &str| ["LC_CTYPE", "PWD", "SHLVL", "_", "OLDPWD"].contains(&name) || name.contains("PYENV");
     for name in env.keys().filter(|name| !added(name)) {
-        assert!(name == "DECLARED" || process::INHERITED.contains(&name.as_str()), "{name} leaks");
+        assert!(name == "DECLARED" || spawned::INHERITED.contains(&name.as_str()), "{name} leaks");
     }
     assert_eq!(env["DECLARED"], "yes");
     assert_eq!(Path::new(answer["directory"].as_str().unwrap()), std::env::temp_dir().canonicalize().unwrap());
@@ -92,7 +92,9 @@ async fn a_server_that_exits_in_a_loop_is_started_ever_later() {
     let folder = tempfile::tempdir().unwrap();
     let starts = || std::fs::read_to_string(folder.path().join("starts")).unwrap_or_default().len();
     let command = ["sh", "-c", "printf x >> starts; exit 1"].map(ToOwned::to_owned).to_vec();
-    let config = Config { command, directory: folder.path().to_owned(), ..config(Sessions::PerClient, &[]) };
+    let directory = folder.path().to_owned();
+    let run = Run::Command(Command { command, env: BTreeMap::new(), directory });
+    let config = Config { run, ..config(Sessions::PerClient, &[]) };
     let upstream = StdioUpstream::bounded(config, BOUNDS).unwrap();
     let client = Client::new(&upstream, "a");
 
@@ -134,16 +136,15 @@ async fn a_child_that_exits_later_is_started_again_after_a_while() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_says_so() {
-    let mut config = config(Sessions::PerClient, &[]);
-    config.command = vec!["/nowhere/at-all".to_owned()];
+    let run = |command| Run::Command(Command { command, env: BTreeMap::new(), directory: std::env::temp_dir() });
+    let config = Config { run: run(vec!["/nowhere/at-all".to_owned()]), ..config(Sessions::PerClient, &[]) };
     let upstream = StdioUpstream::new(config.clone()).unwrap();
 
     let error = Client::new(&upstream, "a").call("echo", json!({})).await.unwrap_err();
 
     let text = error.to_string();
     assert!(text.contains("/nowhere/at-all") && text.contains("No such file"), "{text}");
-    config.command.clear();
-    assert!(StdioUpstream::new(config).is_err());
+    assert!(StdioUpstream::new(Config { run: run(Vec::new()), ..config }).is_err());
 }
 
 #[tokio::test]

@@ -1,0 +1,221 @@
+//! What every controller reads: caches, the judgement, what gateways said.
+//!
+//! Writes nothing. What is grouped by server is kept as long as nothing of the kind changes, so that a look at one of
+//! many servers does not read them all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::api::{McpTool, Object as _};
+use crate::kubernetes::apply::Object;
+use crate::kubernetes::caches::Caches;
+use crate::kubernetes::watch::Cache;
+use crate::kubernetes::{Key, labels};
+use crate::policy::snapshot::Target;
+use crate::policy::{Finding, ObjectRef};
+use crate::policyserver::fleet::{Fleet, Report};
+use crate::policyserver::index::{Index, Judgement, Published, Refusal};
+use crate::status::Enforcing;
+use crate::telemetry::operator::Metrics;
+
+use super::settings::Settings;
+
+/// An acknowledgement that has not come after this time is late.
+const ACKNOWLEDGE: Duration = Duration::from_secs(10);
+
+/// What every controller reads.
+pub struct Context {
+    /// The cluster, as far as it was seen.
+    pub caches: Caches,
+    /// What policy says.
+    pub index: Arc<Index>,
+    /// What gateways say.
+    pub fleet: Arc<Fleet>,
+    /// What the installation says.
+    pub settings: Settings,
+    /// What the process says about itself.
+    pub metrics: Arc<Metrics>,
+    pods: Grouped<Pod>,
+    tools: Grouped<McpTool>,
+    ages: Mutex<HashMap<Target, (String, Instant)>>,
+}
+
+/// The policy and the gateways of one server.
+pub(super) struct View {
+    published: Option<Arc<Published>>,
+    refusal: Option<Refusal>,
+    ready: BTreeSet<String>,
+    reports: Vec<Arc<Report>>,
+    is_fleet_complete: bool,
+    due_in: Option<Duration>,
+}
+
+impl View {
+    pub(super) fn enforcing(&self) -> Enforcing<'_> {
+        Enforcing {
+            published: self.published.as_deref(),
+            refusal: self.refusal.as_ref(),
+            ready: &self.ready,
+            reports: &self.reports,
+            is_fleet_complete: self.is_fleet_complete,
+            are_acks_due: self.due_in.is_none(),
+        }
+    }
+
+    /// When acknowledgements that have not come become late, if some have not.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let newest = self.published.as_ref().map(|published| published.hash.as_str());
+        let acked = |report: &&Arc<Report>| report.acked.as_ref().map(|acked| acked.hash.as_str()) == newest;
+        let acknowledged = self.reports.iter().filter(|report| self.ready.contains(&report.pod)).filter(acked).count();
+        self.due_in.filter(|_| acknowledged < self.ready.len())
+    }
+
+    pub(super) fn published(&self) -> Option<&Arc<Published>> {
+        self.published.as_ref()
+    }
+}
+
+impl Context {
+    /// Reads these.
+    pub fn new(
+        caches: Caches,
+        index: Arc<Index>,
+        fleet: Arc<Fleet>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let pods = Grouped::new(caches.pods.clone(), server_of_pod);
+        let tools = Grouped::new(caches.tools.clone(), server_of_tool);
+        Self { caches, index, fleet, settings, metrics, pods, tools, ages: Mutex::default() }
+    }
+
+    /// The pods of a server.
+    pub(super) fn pods(&self, server: &Key) -> Vec<Arc<Pod>> {
+        self.pods.of(server)
+    }
+
+    /// The McpTools that name a server.
+    pub(super) fn tools(&self, server: &Key) -> Vec<Arc<McpTool>> {
+        self.tools.of(server)
+    }
+
+    /// The policy and the gateways of a server.
+    pub(super) fn view(&self, judgement: &Judgement, server: &Key) -> View {
+        let target = Target { namespace: server.0.clone(), server: server.1.clone() };
+        let published = judgement.published.get(&target).cloned();
+        let due_in = self.due_in(&target, published.as_deref());
+        let pods = self.pods(server);
+        let ready = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.metadata.uid.clone());
+        View {
+            refusal: judgement.refusals.get(&target).cloned(),
+            ready: ready.collect(),
+            reports: self.fleet.of(&target),
+            is_fleet_complete: *self.fleet.is_complete().borrow(),
+            due_in,
+            published,
+        }
+    }
+
+    /// Every server of a namespace that has a policy.
+    pub(super) fn views(&self, judgement: &Judgement, namespace: &str) -> Vec<View> {
+        let targets = judgement.published.keys().chain(judgement.refusals.keys());
+        let targets: BTreeSet<&Target> = targets.filter(|target| target.namespace == namespace).collect();
+        targets.iter().map(|target| self.view(judgement, &(namespace.to_owned(), target.server.clone()))).collect()
+    }
+
+    /// How long until an acknowledgement of this policy is late. A new leader counts from when it saw it first.
+    fn due_in(&self, target: &Target, published: Option<&Published>) -> Option<Duration> {
+        let mut ages = self.ages.lock();
+        let Some(published) = published else {
+            ages.remove(target);
+            return None;
+        };
+        let now = Instant::now();
+        match ages.get(target) {
+            Some((hash, since)) if *hash == published.hash => {
+                ACKNOWLEDGE.checked_sub(now.saturating_duration_since(*since)).filter(|left| !left.is_zero())
+            }
+            _ => {
+                ages.insert(target.clone(), (published.hash.clone(), now));
+                Some(ACKNOWLEDGE)
+            }
+        }
+    }
+}
+
+/// The generation that was judged, and what was found.
+pub(super) fn found(judgement: &Judgement, object: &ObjectRef) -> (Option<i64>, Vec<Finding>) {
+    let findings = judgement.findings.get(object).cloned().unwrap_or_default();
+    (judgement.judged.get(object).copied(), findings)
+}
+
+/// Names an object as policy does.
+pub(super) fn reference<K: Object>(object: &K) -> ObjectRef {
+    ObjectRef {
+        kind: K::kind(&()).into_owned(),
+        namespace: crate::api::Object::namespace(object).to_owned(),
+        name: crate::api::Object::name(object).to_owned(),
+    }
+}
+
+/// Whether a pod serves and stays.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let says = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    says && pod.metadata.deletion_timestamp.is_none()
+}
+
+pub(super) fn server_of_pod(pod: &Pod) -> Option<Key> {
+    let name = pod.metadata.labels.as_ref()?.get(labels::SERVER)?;
+    Some((pod.metadata.namespace.clone()?, name.clone()))
+}
+
+#[allow(clippy::unnecessary_wraps)] // As the function for pods.
+fn server_of_tool(tool: &McpTool) -> Option<Key> {
+    Some((tool.namespace().to_owned(), tool.spec.server_ref.name.clone()))
+}
+
+type Groups<K> = Arc<HashMap<Key, Vec<Arc<K>>>>;
+
+/// The objects of a cache, by server.
+struct Grouped<K> {
+    cache: Cache<K>,
+    by: fn(&K) -> Option<Key>,
+    kept: Mutex<Option<(u64, Groups<K>)>>,
+}
+
+impl<K: Object> Grouped<K> {
+    fn new(cache: Cache<K>, by: fn(&K) -> Option<Key>) -> Self {
+        Self { cache, by, kept: Mutex::default() }
+    }
+
+    fn of(&self, server: &Key) -> Vec<Arc<K>> {
+        // Read first: what changes afterwards shows in the next look.
+        let stamp = self.cache.stamp();
+        let mut kept = self.kept.lock();
+        let groups = match kept.as_ref() {
+            Some((at, groups)) if *at == stamp => groups.clone(),
+            _ => {
+                let mut groups: HashMap<Key, Vec<Arc<K>>> = HashMap::new();
+                for object in self.cache.all() {
+                    if let Some(key) = (self.by)(&object) {
+                        groups.entry(key).or_default().push(object);
+                    }
+                }
+                for group in groups.values_mut() {
+                    group.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+                }
+                let groups = Arc::new(groups);
+                *kept = Some((stamp, groups.clone()));
+                groups
+            }
+        };
+        drop(kept);
+        groups.get(server).cloned().unwrap_or_default()
+    }
+}

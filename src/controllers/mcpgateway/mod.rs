@@ -1,0 +1,60 @@
+//! McpGateway: what is said of the trust that servers share. Writes its status alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{McpGateway, Object as _};
+use crate::kubernetes::Key;
+use crate::kubernetes::apply::Error;
+use crate::kubernetes::queue::Next;
+use crate::status::{self, Enforcing, GatewayFacts, Verdict};
+
+use super::context::{Context, View, found, reference};
+use super::report::Reporter;
+
+/// Name of the controller in metrics, Events and field managers.
+pub(super) const NAME: &str = "mcpgateway";
+/// A cache that does not have our last write yet gets it with the next events.
+const BEHIND: Duration = Duration::from_millis(500);
+
+/// Reports on McpGateways.
+pub(super) struct Controller {
+    context: Arc<Context>,
+    reporter: Reporter,
+}
+
+impl Controller {
+    pub(super) fn new(context: Arc<Context>, reporter: Reporter) -> Self {
+        Self { context, reporter }
+    }
+
+    /// Says what one gateway is.
+    pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let context = &self.context;
+        let Some(gateway) = context.caches.gateways.get(key) else {
+            self.reporter.writer.forget::<McpGateway>(key);
+            return Ok(Next::Wait);
+        };
+        if self.reporter.writer.is_behind(key, &context.caches.gateways) {
+            return Ok(Next::After(BEHIND));
+        }
+        let judgement = context.index.now();
+        let (judged, findings) = found(&judgement, &reference(gateway.as_ref()));
+        let views = context.views(&judgement, &key.0);
+        let servers: Vec<Enforcing<'_>> = views.iter().map(View::enforcing).collect();
+        let of_namespace = context.caches.servers.in_namespace(&key.0);
+        let referring = of_namespace.iter().filter(|server| server.spec.gateway_ref.name == gateway.name()).count();
+        let facts = GatewayFacts {
+            object: &gateway,
+            verdict: Verdict { judged, findings: &findings },
+            servers: &servers,
+            referring,
+        };
+        let status = status::gateway(&facts, Timestamp::now());
+        let before = gateway.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        self.reporter.report(gateway.as_ref(), &status, before, &status.conditions).await?;
+        Ok(views.iter().filter_map(View::due_in).min().map_or(Next::Wait, Next::After))
+    }
+}

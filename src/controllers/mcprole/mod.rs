@@ -1,0 +1,60 @@
+//! McpRole: what is said of a role. Writes its status alone: what a role means is policy's, and reaches gateways
+//! without passing here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::McpRole;
+use crate::kubernetes::Key;
+use crate::kubernetes::apply::Error;
+use crate::kubernetes::queue::Next;
+use crate::status::{self, Enforcing, RoleFacts, Verdict};
+
+use super::context::{Context, View, found, reference};
+use super::report::Reporter;
+
+/// Name of the controller in metrics, Events and field managers.
+pub(super) const NAME: &str = "mcprole";
+/// A cache that does not have our last write yet gets it with the next events.
+const BEHIND: Duration = Duration::from_millis(500);
+
+/// Reports on McpRoles.
+pub(super) struct Controller {
+    context: Arc<Context>,
+    reporter: Reporter,
+}
+
+impl Controller {
+    pub(super) fn new(context: Arc<Context>, reporter: Reporter) -> Self {
+        Self { context, reporter }
+    }
+
+    /// Says what one role is.
+    pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let context = &self.context;
+        let Some(role) = context.caches.roles.get(key) else {
+            self.reporter.writer.forget::<McpRole>(key);
+            return Ok(Next::Wait);
+        };
+        if self.reporter.writer.is_behind(key, &context.caches.roles) {
+            return Ok(Next::After(BEHIND));
+        }
+        let judgement = context.index.now();
+        let object = reference(role.as_ref());
+        let (judged, findings) = found(&judgement, &object);
+        let views = context.views(&judgement, &key.0);
+        let servers: Vec<Enforcing<'_>> = views.iter().map(View::enforcing).collect();
+        let facts = RoleFacts {
+            object: &role,
+            verdict: Verdict { judged, findings: &findings },
+            servers: &servers,
+            reach: judgement.reach.get(&object).copied(),
+        };
+        let status = status::role(&facts, Timestamp::now());
+        let before = role.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        self.reporter.report(role.as_ref(), &status, before, &status.conditions).await?;
+        Ok(views.iter().filter_map(View::due_in).min().map_or(Next::Wait, Next::After))
+    }
+}

@@ -1,0 +1,76 @@
+//! McpTool: what is said of a tool. Writes its status alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{McpTool, Object as _};
+use crate::kubernetes::Key;
+use crate::kubernetes::apply::Error;
+use crate::kubernetes::queue::Next;
+use crate::status::{self, ServerView, ToolFacts, Verdict};
+
+use super::context::{Context, found, reference};
+use super::report::Reporter;
+
+/// Name of the controller in metrics, Events and field managers.
+pub(super) const NAME: &str = "mcptool";
+/// A cache that does not have our last write yet gets it with the next events.
+const BEHIND: Duration = Duration::from_millis(500);
+
+/// Reports on McpTools.
+pub(super) struct Controller {
+    context: Arc<Context>,
+    reporter: Reporter,
+}
+
+impl Controller {
+    pub(super) fn new(context: Arc<Context>, reporter: Reporter) -> Self {
+        Self { context, reporter }
+    }
+
+    /// Says what one tool is.
+    pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let context = &self.context;
+        let Some(tool) = context.caches.tools.get(key) else {
+            self.reporter.writer.forget::<McpTool>(key);
+            return Ok(Next::Wait);
+        };
+        if self.reporter.writer.is_behind(key, &context.caches.tools) {
+            return Ok(Next::After(BEHIND));
+        }
+        let judgement = context.index.now();
+        let (judged, findings) = found(&judgement, &reference(tool.as_ref()));
+        let server_key = (key.0.clone(), tool.spec.server_ref.name.clone());
+        let server = context.caches.servers.get(&server_key);
+        let view = context.view(&judgement, &server_key);
+        let conditions = server.as_ref().and_then(|server| Some(server.status.as_ref()?.conditions.as_slice()));
+        let now = Timestamp::now();
+        let facts = ToolFacts {
+            object: &tool,
+            verdict: Verdict { judged, findings: &findings },
+            server: server
+                .as_ref()
+                .map(|_| ServerView { enforcing: view.enforcing(), conditions: conditions.unwrap_or_default() }),
+        };
+        let status = status::tool(&facts, now);
+        let before = tool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        self.reporter.report(tool.as_ref(), &status, before, &status.conditions).await?;
+        let later = [view.due_in(), sunset(&tool, now)].into_iter().flatten().min();
+        Ok(later.map_or(Next::Wait, Next::After))
+    }
+}
+
+/// How long until a tool ends by itself, if it will.
+pub(super) fn sunset(tool: &McpTool, now: Timestamp) -> Option<Duration> {
+    let at = tool.spec.deprecation.as_ref()?.sunset_time.as_ref()?.0;
+    let left = at.duration_since(now);
+    // A moment later: at the very instant it might still be there.
+    (left.is_positive()).then(|| left.unsigned_abs() + Duration::from_millis(10))
+}
+
+/// The server that a tool names.
+pub(super) fn server(tool: &McpTool) -> Key {
+    (tool.namespace().to_owned(), tool.spec.server_ref.name.clone())
+}

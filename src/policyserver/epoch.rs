@@ -1,0 +1,273 @@
+//! The epoch of versions, and what to do about a gateway that knows more than the cluster.
+//!
+//! A gateway that comes with a newer version than this replica has read is told nothing, for it would have to refuse
+//! it. Either this replica lags, or its watches have been quiet and do not tell how new they are: then listing anew
+//! helps. If even a list that began after the gateway came is older than what the gateway claims, the history of the
+//! cluster itself went back (etcd was restored): a new epoch begins, in which versions start over. So it does when a
+//! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
+//! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Caches;
+use crate::kubernetes::secret::{Found, SecretAt, SecretError};
+use crate::policy::snapshot::Target;
+use crate::policy::version::Version;
+
+/// In the Secret: the epoch.
+const EPOCH: &str = "epoch";
+/// In the Secret: when it began, in seconds since 1970.
+const BEGAN: &str = "epoch-began";
+/// The epoch of a new cluster.
+const FIRST: u64 = 1;
+/// Least time between two epochs.
+const APART: Duration = Duration::from_mins(10);
+/// Least time between two looks at claims.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Time for listing anew.
+const LIST: Duration = Duration::from_mins(1);
+/// Most namespaces whose claims are kept; others claim again.
+const CLAIMS: usize = 256;
+
+/// The epoch now, and the claims that could end it.
+pub struct Epochs {
+    secret: Option<SecretAt>,
+    now: watch::Sender<u64>,
+    /// By namespace, the newest that gateways claim.
+    claims: Mutex<BTreeMap<String, Version>>,
+    is_claimed: Notify,
+    /// The caches of this process have seen that history went back, and the epoch has not been raised since.
+    is_rewound: AtomicBool,
+}
+
+impl Epochs {
+    /// The epoch that the Secret holds; one that holds none is in the first.
+    pub async fn load(secret: SecretAt) -> Result<Self, SecretError> {
+        let now = secret.get().await?.as_ref().map_or(FIRST, epoch_of);
+        Ok(Self::new(Some(secret), now))
+    }
+
+    /// An epoch that never changes.
+    pub fn fixed(epoch: u64) -> Self {
+        Self::new(None, epoch)
+    }
+
+    fn new(secret: Option<SecretAt>, now: u64) -> Self {
+        Self {
+            secret,
+            now: watch::Sender::new(now),
+            claims: Mutex::default(),
+            is_claimed: Notify::new(),
+            is_rewound: AtomicBool::new(false),
+        }
+    }
+
+    /// The epoch, and its changes.
+    pub fn now(&self) -> watch::Receiver<u64> {
+        self.now.subscribe()
+    }
+
+    /// A gateway of this server claims to have lived under this version, which is newer than what was read here.
+    pub(super) fn claim(&self, target: &Target, version: &Version) {
+        let mut claims = self.claims.lock();
+        if claims.len() >= CLAIMS && !claims.contains_key(&target.namespace) {
+            return;
+        }
+        let claim = claims.entry(target.namespace.clone()).or_default();
+        *claim = newest(claim, version);
+        self.is_claimed.notify_one();
+    }
+
+    /// The caches of this process have seen that the cluster's history went back.
+    pub(super) fn rewound(&self) {
+        self.is_rewound.store(true, Ordering::Release);
+        self.is_claimed.notify_one();
+    }
+
+    /// Looks into claims until `shutdown`.
+    pub(super) async fn keep(self: Arc<Self>, caches: Caches, shutdown: CancellationToken) {
+        let mut pause = PAUSE;
+        loop {
+            tokio::select! {
+                () = self.is_claimed.notified() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let before = *self.now.borrow();
+            let claims = std::mem::take(&mut *self.claims.lock());
+            let work = async {
+                let mut is_settled = true;
+                if self.is_rewound.load(Ordering::Acquire) {
+                    self.raise(before).await;
+                    let is_raised = *self.now.borrow() > before;
+                    self.is_rewound.fetch_and(!is_raised, Ordering::AcqRel);
+                    is_settled &= is_raised;
+                }
+                for (namespace, claim) in claims {
+                    is_settled &= self.settle(&caches, &namespace, &claim).await;
+                }
+                is_settled
+            };
+            let is_settled = tokio::select! {
+                is_settled = work => is_settled,
+                () = shutdown.cancelled() => return,
+            };
+            pause = if is_settled { PAUSE } else { (pause * 2).min(APART) };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+            if self.is_rewound.load(Ordering::Acquire) {
+                self.is_claimed.notify_one(); // It was not raised: again.
+            }
+        }
+    }
+
+    /// Whether the claim is no more than what is known now.
+    async fn settle(&self, caches: &Caches, namespace: &str, claim: &Version) -> bool {
+        let now = *self.now.borrow();
+        if claim.epoch > now {
+            self.adopt().await;
+            return claim.epoch <= *self.now.borrow();
+        }
+        if claim.epoch < now || !is_ahead(caches, namespace, claim) {
+            return true;
+        }
+        // Whoever is behind lists anew. What was listed after the claim came is at least as new as any true claim.
+        if timeout(LIST, refresh(caches, namespace, claim)).await.is_err() {
+            return false;
+        }
+        if is_ahead(caches, namespace, claim) {
+            self.raise(now).await;
+            return *self.now.borrow() > now;
+        }
+        true
+    }
+
+    /// Another replica may have begun a new epoch.
+    async fn adopt(&self) {
+        let Some(secret) = &self.secret else { return };
+        match secret.get().await {
+            Ok(Some(found)) => self.enter(epoch_of(&found)),
+            Ok(None) => tracing::warn!("the Secret with the epoch is gone; the epoch stays"),
+            Err(error) => tracing::warn!(%error, "the epoch was not read; it stays"),
+        }
+    }
+
+    async fn raise(&self, from: u64) {
+        let Some(secret) = &self.secret else { return };
+        let found = match secret.get().await {
+            Ok(Some(found)) => found,
+            Ok(None) => return tracing::warn!("the Secret with the epoch is gone; the epoch stays"),
+            Err(error) => return tracing::warn!(%error, "the epoch was not read; it stays"),
+        };
+        let stored = epoch_of(&found);
+        if stored > from {
+            return self.enter(stored); // Another replica was faster.
+        }
+        let now = Timestamp::now().as_second();
+        let began = number(&found, BEGAN).and_then(|began| i64::try_from(began).ok());
+        if began.is_some_and(|began| now.saturating_sub(began) < i64::try_from(APART.as_secs()).unwrap_or(i64::MAX)) {
+            return tracing::error!(
+                "gateways claim to know more than the cluster, again, although a new epoch has just begun; the epoch \
+                 stays"
+            );
+        }
+        let mut data = found.data.clone();
+        data.insert(EPOCH.to_owned(), (from + 1).to_string().into_bytes());
+        data.insert(BEGAN.to_owned(), now.to_string().into_bytes());
+        match secret.replace(&found, data).await {
+            Ok(Some(_)) => {
+                tracing::warn!(
+                    epoch = from + 1,
+                    "gateways know more than the cluster: its history went back, so a new epoch begins"
+                );
+                self.enter(from + 1);
+            }
+            Ok(None) => self.adopt().await,
+            Err(error) => tracing::warn!(%error, "the new epoch was not written; the epoch stays"),
+        }
+    }
+
+    fn enter(&self, epoch: u64) {
+        self.now.send_if_modified(|now| {
+            let is_newer = epoch > *now;
+            *now = epoch.max(*now);
+            is_newer
+        });
+    }
+}
+
+fn newest(a: &Version, b: &Version) -> Version {
+    match a.epoch.cmp(&b.epoch) {
+        std::cmp::Ordering::Less => b.clone(),
+        std::cmp::Ordering::Greater => a.clone(),
+        std::cmp::Ordering::Equal => {
+            let mut seen = a.seen.clone();
+            for (kind, version) in &b.seen {
+                let known = seen.entry(kind.clone()).or_default();
+                *known = (*known).max(*version);
+            }
+            Version { epoch: a.epoch, seen }
+        }
+    }
+}
+
+/// Whether some kind is claimed to be newer than what was read. Kinds that are not read here cannot be judged.
+fn is_ahead(caches: &Caches, namespace: &str, claim: &Version) -> bool {
+    super::judge::seen(caches, namespace)
+        .iter()
+        .any(|(kind, seen)| claim.seen.get(kind).is_some_and(|claimed| claimed > seen))
+}
+
+async fn refresh(caches: &Caches, namespace: &str, claim: &Version) {
+    let seen = super::judge::seen(caches, namespace);
+    let is_ahead = |kind: &str| claim.seen.get(kind) > seen.get(kind);
+    let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = caches;
+    tokio::join!(
+        async {
+            if is_ahead("McpServer") {
+                servers.refresh(namespace).await;
+            }
+        },
+        async {
+            if is_ahead("McpTool") {
+                tools.refresh(namespace).await;
+            }
+        },
+        async {
+            if is_ahead("McpRole") {
+                roles.refresh(namespace).await;
+            }
+        },
+        async {
+            if is_ahead("McpGateway") {
+                gateways.refresh(namespace).await;
+            }
+        },
+        async {
+            if is_ahead("ConfigMap") {
+                config_maps.refresh(namespace).await;
+            }
+        },
+    );
+}
+
+fn epoch_of(found: &Found) -> u64 {
+    number(found, EPOCH).unwrap_or(FIRST)
+}
+
+fn number(found: &Found, key: &str) -> Option<u64> {
+    std::str::from_utf8(found.data.get(key)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

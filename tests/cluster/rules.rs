@@ -1,0 +1,111 @@
+//! The real server's answer to every CEL rule: one object that holds, one that breaks it.
+
+use kube::api::{Api, DynamicObject, Patch};
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use crate::cases::{Case, Change, Naming, cases, changes, namings};
+use crate::harness::{Cluster, Namespace, definition, definitions, resource_of, schema_of, strict, walk, within};
+
+/// Objects of one kind, in a namespace.
+struct Objects {
+    kind: &'static str,
+    api: Api<DynamicObject>,
+}
+
+impl Objects {
+    fn of(kind: &'static str, space: &Namespace) -> Self {
+        Self { kind, api: space.dynamic(&resource_of(&definition(kind))) }
+    }
+
+    /// Applies an object, for real or to see what would happen.
+    async fn apply(&self, name: &str, spec: &Value, dry_run: bool) -> Result<(), Box<Status>> {
+        let object = json!({
+            "apiVersion": "toolgate.dev/v1alpha1", "kind": self.kind, "metadata": {"name": name}, "spec": spec,
+        });
+        let mut params = strict();
+        params.dry_run = dry_run;
+        match within("apply an object", self.api.patch(name, &params, &Patch::Apply(&object))).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) => Err(status),
+            Err(error) => panic!("{} {name}: no answer: {error}", self.kind),
+        }
+    }
+
+    async fn accepts(&self, name: &str, spec: &Value) {
+        if let Err(status) = self.apply(name, spec, true).await {
+            panic!("{} {name} {spec} should be accepted: {}", self.kind, status.message);
+        }
+    }
+
+    /// For that one reason and no other: an object that is wrong twice shows nothing about a rule.
+    async fn refuses(&self, name: &str, spec: &Value, message: &str) {
+        let status = self.apply(name, spec, true).await.expect_err(&format!("{} {name} {spec}: {message}", self.kind));
+        assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"), "{}", status.message);
+        let causes = status.details.map(|details| details.causes).unwrap_or_default();
+        assert!(
+            causes.len() == 1 && causes[0].message.contains(message),
+            "{} {name} {spec}: expected {message:?} alone, got {causes:?}",
+            self.kind
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_rule_holds_and_breaks_where_it_should() {
+    let space = Cluster::shared().await.namespace().await;
+    for Case { kind, message, holds, breaks } in cases() {
+        let objects = Objects::of(kind, &space);
+        objects.accepts("a", &holds).await;
+        objects.refuses("a", &breaks, message).await;
+    }
+}
+
+#[tokio::test]
+async fn every_rule_about_a_change_holds_and_breaks_where_it_should() {
+    let space = Cluster::shared().await.namespace().await;
+    for (number, Change { kind, message, before, holds, breaks }) in changes().into_iter().enumerate() {
+        let objects = Objects::of(kind, &space);
+        let name = format!("a{number}");
+        objects.apply(&name, &before, false).await.unwrap();
+        objects.accepts(&name, &holds).await;
+        objects.refuses(&name, &breaks, message).await;
+    }
+}
+
+#[tokio::test]
+async fn every_rule_about_names_holds_and_breaks_where_it_should() {
+    let space = Cluster::shared().await.namespace().await;
+    for Naming { kind, message, spec, holds, breaks } in namings() {
+        let objects = Objects::of(kind, &space);
+        for name in holds {
+            objects.accepts(&name, &spec).await;
+        }
+        for name in breaks {
+            objects.refuses(&name, &spec, message).await;
+        }
+    }
+}
+
+/// A rule without a case would be unseen by the tests above.
+#[test]
+fn no_rule_is_without_a_case() {
+    let tested: Vec<(&str, &str)> = cases()
+        .iter()
+        .map(|case| (case.kind, case.message))
+        .chain(changes().iter().map(|change| (change.kind, change.message)))
+        .chain(namings().iter().map(|naming| (naming.kind, naming.message)))
+        .collect();
+    let mut rules = 0;
+    for definition in definitions() {
+        let kind = definition.spec.names.kind.as_str();
+        walk(&schema_of(&definition), kind, &mut |path, schema| {
+            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let message = rule["message"].as_str().unwrap_or_else(|| panic!("{path}: a rule without a message"));
+                assert!(tested.iter().any(|(of, part)| *of == kind && message.contains(part)), "{path}: {message}");
+                rules += 1;
+            }
+        });
+    }
+    assert!(rules > 0, "the definitions have no rule");
+}
