@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 CARGO ?= cargo
+# All programs and all tests: one set of features, so that nothing is built twice.
+FULL := --locked --features full
 
 .PHONY: help test quick prerequisites tools fmt clippy deny check-closure charts guards build-tests cluster-api cluster-node test-cluster fuzz soak soak-short bench bench-check crds
 
@@ -23,11 +25,11 @@ test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm o
 	@$(MAKE) guards
 	@$(MAKE) fuzz
 	@$(MAKE) soak-short
-	$(CARGO) test --locked
+	$(CARGO) test $(FULL)
 
 quick: fmt ## The checks of a minute: format, lints, unit tests, room edges
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked --lib --test architecture
+	$(CARGO) clippy $(FULL) --all-targets -- -D warnings
+	$(CARGO) test $(FULL) --lib --test architecture
 
 prerequisites: # Names what is missing
 	@.ci/prerequisites
@@ -42,9 +44,10 @@ fmt: ## Check the format
 # programs need all of it.
 clippy: ## Lint each feature set
 	$(CARGO) clippy --locked --quiet --lib --no-default-features -- -D warnings
-	$(CARGO) clippy --locked --quiet --lib --no-default-features --features gateway -- -D warnings
+	$(CARGO) clippy --locked --quiet --lib --no-default-features --features sidecar -- -D warnings
 	$(CARGO) clippy --locked --quiet --lib --no-default-features --features api -- -D warnings
-	$(CARGO) clippy --locked --quiet --all-targets --features fuzz -- -D warnings
+	$(CARGO) clippy --locked --quiet --bin toolgate -- -D warnings
+	$(CARGO) clippy $(FULL),fuzz --quiet --all-targets -- -D warnings
 
 deny: ## Check dependencies: bans, licences, sources
 	@deny=$$(.ci/cargo-deny) && "$$deny" --all-features --locked check --hide-inclusion-graph --allow duplicate bans licenses sources
@@ -53,20 +56,20 @@ deny: ## Check dependencies: bans, licences, sources
 check-closure: ## Prove that the gateway's closure holds no Kubernetes client and no Kubernetes types
 	@closure() { $(CARGO) tree --locked --edges normal,build --prefix none --format '{p}' "$$@" | cut -d' ' -f1 | sort -u; }; \
 	kubernetes='^(kube|kube-.*|k8s-openapi.*|schemars.*)$$'; \
-	if found=$$(closure --no-default-features --features gateway | grep -E "$$kubernetes"); then \
+	if found=$$(closure --no-default-features --features sidecar | grep -E "$$kubernetes"); then \
 	  echo "the gateway's closure holds:" $$found >&2; exit 1; fi; \
 	closure --no-default-features --features api | grep -qE "$$kubernetes"; \
-	echo "gateway closure: $$(closure --no-default-features --features gateway | wc -l) crates, none of them Kubernetes"
+	echo "gateway closure: $$(closure --no-default-features --features sidecar | wc -l) crates, none of them Kubernetes"
 
 charts: ## Check the charts and the example for clusters: schemas, scores, rights
 	@.ci/charts
 
 guards: ## Let an API server judge the chart's rights and admission policies
-	$(CARGO) build --locked --bin toolgate-operator
+	$(CARGO) build $(FULL) --bin toolgate-operator
 	@.ci/guards
 
 build-tests: # Before anything runs, so that what does not compile fails early
-	$(CARGO) test --locked --no-run
+	$(CARGO) test $(FULL) --no-run
 
 # Kept in ~/.cache/toolgate-test. Go's own cache holds what is shared between the two.
 cluster-api: ## Build etcd and Kubernetes for the tests against an API server, once (5 minutes on 2 idle cores)
@@ -76,14 +79,14 @@ cluster-node: ## Build what a node needs besides, once: containerd, runc, CoreDN
 	tests/cluster/up build node
 
 test-cluster: cluster-api ## The tests against a real API server alone
-	$(CARGO) build --locked --bins --examples
-	$(CARGO) test --locked --test cluster
+	$(CARGO) build $(FULL) --bins --examples
+	$(CARGO) test $(FULL) --test cluster
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	fuzz/run $(FUZZ_SECONDS)
 
 soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
-	$(CARGO) build --locked --bin toolgate
+	$(CARGO) build $(FULL) --bin toolgate
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS)
 
 soak-short: # `cargo test` has built the program. Twice the time for edits: the machine also builds and fuzzes
@@ -97,5 +100,5 @@ bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
 crds: ## Write crds/ anew, and the chart's copies
-	$(CARGO) run --locked --quiet --bin toolgate -- crds --output-dir crds
+	$(CARGO) run $(FULL) --quiet --bin toolgate -- crds --output-dir crds
 	cp crds/*.yaml charts/toolgate-crds/files/

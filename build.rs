@@ -1,5 +1,5 @@
-//! Compiles the policy stream's protocol, and packs relative relocations where the C library of this machine reads the packed form: 0.7 MB less of a running
-//! program is read and kept in memory.
+//! Compiles the policy stream's protocol, and packs relative relocations where the C library of this machine reads the
+//! packed form: 0.7 MB less of a running program is read and kept in memory.
 
 use std::process::Command;
 
@@ -9,6 +9,7 @@ const GLIBC: (u32, u32) = (2, 36);
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
+    #[cfg(feature = "wire")]
     // protox reads the file itself: no protoc is needed.
     tonic_prost_build::configure()
         .bytes(".")

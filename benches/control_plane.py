@@ -160,7 +160,8 @@ def main():
     arguments = parser.parse_args()
     subprocess.run([UP, "build", "api"], check=True)
     if not arguments.no_build:
-        build = ["cargo", "build", "--release", "--locked", "--bin", "toolgate-operator", "--example", "bench-fleet"]
+        build = ["cargo", "build", "--release", "--locked", "--no-default-features", "--features", "operator",
+                 "--bin", "toolgate-operator", "--example", "bench-fleet"]
         subprocess.run(build, cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory(prefix="toolgate-bench-") as folder:
         propagation, plane, taken = measure(pathlib.Path(folder), arguments.servers, arguments.tools, arguments.edits)

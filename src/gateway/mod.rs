@@ -7,6 +7,7 @@ pub mod audit;
 pub mod auth;
 mod body;
 pub mod catalogue;
+#[cfg(feature = "sidecar")]
 pub mod certificate;
 mod drain;
 mod endpoint;
@@ -15,11 +16,15 @@ mod layers;
 pub mod limits;
 mod link;
 pub mod protocol;
+#[cfg(feature = "sidecar")]
 mod report;
 mod server;
+#[cfg(feature = "sidecar")]
 pub mod sidecar;
+#[cfg(feature = "sidecar")]
 pub mod source;
 mod stack;
+#[cfg(feature = "sidecar")]
 mod state;
 pub mod upstream;
 
