@@ -1,10 +1,21 @@
-//! The custom resource definitions as they are shipped: derived from the types, then brought to what Kubernetes expects.
+//! The custom resource definitions: derived from the types, then brought to what Kubernetes expects.
+//!
+//! What is shipped, in `crds/`, is what [`definitions`] gave when it was written; a test holds the two together. Programs
+//! use [`FILES`], so that none of them carries what derives.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
 use super::{McpGateway, McpRole, McpServer, McpTool};
+
+/// Name and text of every file of `crds/`, in the order of their names.
+pub const FILES: [(&str, &str); 4] = [
+    ("toolgate.dev_mcpgateways.yaml", include_str!("../../crds/toolgate.dev_mcpgateways.yaml")),
+    ("toolgate.dev_mcproles.yaml", include_str!("../../crds/toolgate.dev_mcproles.yaml")),
+    ("toolgate.dev_mcpservers.yaml", include_str!("../../crds/toolgate.dev_mcpservers.yaml")),
+    ("toolgate.dev_mcptools.yaml", include_str!("../../crds/toolgate.dev_mcptools.yaml")),
+];
 
 /// The definition of one kind.
 #[derive(Clone, Debug)]
@@ -24,7 +35,7 @@ impl Definition {
     }
 }
 
-/// All kinds, in the order of their names.
+/// All kinds, in the order of their names, derived anew.
 ///
 /// # Panics
 /// Never: a derived definition serializes.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use toolgate::gateway::audit::Sink;
+use toolgate::api::schema::FILES;
 use toolgate::local::console::Console;
 use toolgate::local::explain::{Question, explain};
 use toolgate::local::run::{Options, RunError};
@@ -308,7 +309,7 @@ fn print_crds(output_dir: Option<&Path>) -> anyhow::Result<bool> {
             .with_context(|| format!("failed to write to {}", folder.display()))?;
         return Ok(true);
     }
-    for (_, text) in crds::render() {
+    for (_, text) in FILES {
         let text = text.trim_start_matches("---\n").trim_end();
         writeln!(std::io::stdout(), "---\n{text}")?;
     }

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,11 +48,18 @@ pub struct Settings {
     /// Values of `Host` and hosts of `Origin` that are accepted besides loopback names and the listen address.
     pub hosts: Vec<String>,
     /// TLS towards callers; `None`: they come in the clear, as on a laptop.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Tls>,
     /// The one server of a pod's gateway: it is served at `/mcp`, nothing is at `/servers/NAME/mcp`, and `/drain`
     /// answers.
     pub sole: Option<String>,
 }
+
+/// TLS towards callers. Laptops have none, so the code for it is left out of what is built for them.
+#[cfg(feature = "sidecar")]
+pub type Tls = Arc<rustls::ServerConfig>;
+/// TLS towards callers: never there.
+#[cfg(not(feature = "sidecar"))]
+pub(super) type Tls = std::convert::Infallible;
 
 /// A running gateway.
 pub struct Gateway {
@@ -113,8 +119,7 @@ impl Gateway {
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
-        let callers = Surface::Callers(settings.tls.map(TlsAcceptor::from));
-        connections.spawn(accept(listener, shared.clone(), connections.clone(), callers));
+        connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Callers(settings.tls)));
         let admin_address = admin.map(|(listener, address)| {
             connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Admin));
             address
@@ -264,8 +269,8 @@ async fn bind(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErro
 /// Who connects to a listener.
 #[derive(Clone)]
 enum Surface {
-    /// Over TLS, where there is an acceptor.
-    Callers(Option<TlsAcceptor>),
+    /// Over TLS, where there is something to vouch for the gateway.
+    Callers(Option<Tls>),
     Admin,
 }
 
@@ -302,8 +307,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
     }
 }
 
-async fn secure(stream: TcpStream, tls: &TlsAcceptor, shared: Arc<Shared>) {
-    match tokio::time::timeout(limits::READ_TIMEOUT, tls.accept(stream)).await {
+#[cfg(not(feature = "sidecar"))]
+async fn secure(_: TcpStream, tls: &Tls, _: Arc<Shared>) {
+    match *tls {} // There is none.
+}
+
+#[cfg(feature = "sidecar")]
+async fn secure(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
+    match tokio::time::timeout(limits::READ_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => connection(stream, shared, true).await,
         Ok(Err(error)) => tracing::debug!(%error, "a caller did not agree on TLS"),
         Err(_) => tracing::debug!("a caller did not finish the TLS handshake in time"),

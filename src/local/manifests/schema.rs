@@ -10,7 +10,12 @@ use kube_cel::CompiledSchema;
 use serde_json::{Map, Value, json};
 
 use super::wording::{self, escape};
-use crate::api::schema::definitions;
+use crate::api::schema::FILES;
+
+/// Where a definition names its kind.
+const KIND: &str = "/spec/names/kind";
+/// Where it has the schema of its version, over the whole object.
+const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
 /// Something wrong at a place of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,15 +55,18 @@ impl Schemas {
     /// Never: a test compiles the schema of every kind.
     #[allow(clippy::expect_used)]
     fn new() -> Self {
-        let kinds = definitions().into_iter().map(|definition| {
-            let rules = kube_cel::compile_schema(definition.schema());
-            let schema = whole(definition.schema());
+        let kinds = FILES.into_iter().map(|(_, text)| {
+            let definition: Value = serde_saphyr::from_str(text).expect("our own definitions are YAML");
+            let schema = definition.pointer(SCHEMA).unwrap_or(&Value::Null);
+            let rules = kube_cel::compile_schema(schema);
+            let schema = whole(schema);
             let validator = jsonschema::options()
                 .with_draft(jsonschema::Draft::Draft202012)
                 .should_validate_formats(true)
                 .build(&plain(&schema))
                 .expect("our own schema compiles");
-            (definition.kind, Kind { schema, validator, rules })
+            let kind = definition.pointer(KIND).and_then(Value::as_str).unwrap_or_default();
+            (kind.to_owned(), Kind { schema, validator, rules })
         });
         Self { kinds: kinds.collect(), cel: kube_cel::Validator::new() }
     }
