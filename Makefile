@@ -99,6 +99,6 @@ bench: ## Measure the gateway beside its peers and the control plane at scale, a
 bench-check: ## Repeat a short run and compare its ratios with benches/results
 	python3 benches/hot_path.py check
 
-crds: ## Write crds/ anew, and the chart's copies
-	WRITE_CRDS=1 $(CARGO) test $(FULL) --quiet --lib the_definitions_in_the_repository_are_those_of_the_types
+crds: ## Write crds/ and the schema of pod templates anew, and the chart's copies
+	WRITE_CRDS=1 $(CARGO) test $(FULL) --quiet --lib in_the_repository
 	cp crds/*.yaml charts/toolgate-crds/files/

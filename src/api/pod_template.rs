@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "operator")]
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
+/// JSON Schema of a pod template, for programs that only read manifests: what knows its types is ten times as large.
+pub const SCHEMA: &str = include_str!("pod_template/schema.json");
 /// Name of the container in which the server's image runs.
 pub const SERVER_CONTAINER: &str = "server";
 /// Containers and volumes that begin with this are the gateway's.
@@ -95,6 +98,7 @@ pub fn faults(template: &BTreeMap<String, Value>) -> Vec<Fault> {
     }
     // What is said of a field that is misspelt or of another type would mislead.
     judge.directives(&template, "");
+    #[cfg(feature = "operator")] // Elsewhere `SCHEMA` has told it already.
     if judge.faults.is_empty() {
         judge.types(&template);
     }
@@ -139,6 +143,7 @@ impl Judge {
     }
 
     /// Types, and fields that no pod template has: they get lost when it is read and written.
+    #[cfg(feature = "operator")]
     fn types(&mut self, template: &Value) {
         match serde_json::from_value::<PodTemplateSpec>(template.clone()) {
             Ok(typed) => match serde_json::to_value(&typed) {
@@ -149,6 +154,7 @@ impl Judge {
         }
     }
 
+    #[cfg(feature = "operator")]
     fn lost(&mut self, written: &Value, kept: &Value, pointer: &str) {
         match (written, kept) {
             (Value::Object(written), Value::Object(kept)) => {

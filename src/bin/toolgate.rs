@@ -14,8 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use toolgate::gateway::audit::Sink;
 use toolgate::api::schema::FILES;
+use toolgate::gateway::audit::Sink;
 use toolgate::local::console::Console;
 use toolgate::local::explain::{Question, explain};
 use toolgate::local::run::{Options, RunError};

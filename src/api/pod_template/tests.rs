@@ -137,3 +137,36 @@ fn what_is_no_pod_template_is_told() {
     assert_eq!(told(&json!({"metadata": {"annotations": {"a": "x".repeat(BYTES)}}})), [""]);
     assert_eq!(spec(&json!({"containers": vec![json!({"image": "x"}); 40]})).len(), FAULTS);
 }
+
+/// The schema of Kubernetes' own types, without what only people read.
+fn derived() -> Value {
+    fn conform(schema: &mut Value) {
+        match schema {
+            Value::Object(members) => {
+                members
+                    .retain(|name, member| !(matches!(name.as_str(), "description" | "title") && member.is_string()));
+                members.values_mut().for_each(conform);
+            }
+            Value::Array(items) => items.iter_mut().for_each(conform),
+            _ => {}
+        }
+    }
+    let settings = schemars::generate::SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let mut schema = settings.into_generator().into_root_schema_for::<PodTemplateSpec>().to_value();
+    conform(&mut schema);
+    schema
+}
+
+/// With `WRITE_CRDS` in the environment it writes it: that is what `make crds` does.
+#[test]
+fn the_schema_in_the_repository_is_that_of_the_types() {
+    let text = format!("{}\n", derived());
+    if std::env::var_os("WRITE_CRDS").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/pod_template/schema.json"), text).unwrap();
+        return;
+    }
+    assert!(SCHEMA == text, "src/api/pod_template/schema.json differs from the types: run `make crds`");
+}

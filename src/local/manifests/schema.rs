@@ -10,12 +10,16 @@ use kube_cel::CompiledSchema;
 use serde_json::{Map, Value, json};
 
 use super::wording::{self, escape};
+use crate::api::pod_template;
 use crate::api::schema::FILES;
 
 /// Where a definition names its kind.
 const KIND: &str = "/spec/names/kind";
 /// Where it has the schema of its version, over the whole object.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
+
+/// Where a definition leaves open what a pod template may hold, since the whole of it would be too large there.
+const POD_TEMPLATE: &str = "/properties/spec/properties/podTemplate";
 
 /// Something wrong at a place of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +63,10 @@ impl Schemas {
             let definition: Value = serde_saphyr::from_str(text).expect("our own definitions are YAML");
             let schema = definition.pointer(SCHEMA).unwrap_or(&Value::Null);
             let rules = kube_cel::compile_schema(schema);
-            let schema = whole(schema);
+            let mut schema = whole(schema);
+            if let Some(template) = schema.pointer_mut(POD_TEMPLATE) {
+                *template = serde_json::from_str(pod_template::SCHEMA).expect("our own schema is JSON");
+            }
             let validator = jsonschema::options()
                 .with_draft(jsonschema::Draft::Draft202012)
                 .should_validate_formats(true)
@@ -225,8 +232,23 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_to_know_is_left_alone() {
-        let spec =
-            json!({"source": {"remote": {"url": "https://a"}}, "podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}});
-        assert_eq!(faults("McpServer", &spec), Vec::<String>::new());
+        let metadata =
+            json!({"name": "a", "managedFields": [{"manager": "kubectl"}], "ownerReferences": [{"uid": "b"}]});
+        let spec = json!({"source": {"remote": {"url": "https://a"}}});
+        let object =
+            json!({"apiVersion": "toolgate.dev/v1alpha1", "kind": "McpServer", "metadata": metadata, "spec": spec});
+        assert_eq!(Schemas::shared().check("McpServer", &object), Vec::new());
+    }
+
+    #[test]
+    fn pod_templates_are_judged_with_their_own_schema() {
+        let server = |template: Value| json!({"source": {"remote": {"url": "https://a"}}, "podTemplate": template});
+        let right = json!({"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "server", "livenessProbe": {"httpGet": {"port": 80}}}]}});
+        assert_eq!(faults("McpServer", &server(right)), Vec::<String>::new());
+        let wrong = json!({"spec": {"containers": [{"name": "server", "tty": "yes"}], "nodeSelecter": {}}});
+        assert_eq!(
+            faults("McpServer", &server(wrong)),
+            ["/spec/podTemplate/spec/nodeSelecter", "/spec/podTemplate/spec/containers/0/tty"]
+        );
     }
 }
