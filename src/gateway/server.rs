@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,10 +52,20 @@ pub struct Settings {
     /// Values of `Host` and hosts of `Origin` that are accepted besides loopback names and the listen address.
     pub hosts: Vec<String>,
     /// TLS towards callers; `None`: they come in the clear, as on a laptop.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Tls>,
     /// The one server of a pod's gateway: it is served at `/mcp`, nothing is at `/servers/NAME/mcp`, and `/drain`
     /// answers.
     pub sole: Option<String>,
+}
+
+/// TLS towards callers.
+#[derive(Clone)]
+pub struct Tls {
+    /// With the certificate in use.
+    pub config: Arc<rustls::ServerConfig>,
+    /// Unix time, in seconds, until which somebody vouches for that certificate; in the past if nobody does. From then
+    /// on the gateway is not ready, because callers that check find nobody whom they trust.
+    pub vouched_until: Arc<AtomicI64>,
 }
 
 /// A running gateway.
@@ -76,7 +89,16 @@ pub(super) struct Shared {
     pub(super) tracer: Tracer,
     pub(super) sole: Option<Box<str>>,
     pub(super) drain: Arc<Drain>,
+    /// See [`Tls::vouched_until`].
+    vouched_until: Option<Arc<AtomicI64>>,
     closing: CancellationToken,
+}
+
+impl Shared {
+    /// Whether callers can verify whom they talk to. In the clear there is nothing to verify.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.vouched_until.as_ref().is_none_or(|until| Timestamp::now().as_second() < until.load(Ordering::Relaxed))
+    }
 }
 
 /// Why a gateway did not start.
@@ -110,10 +132,11 @@ impl Gateway {
             tracer: settings.tracer.clone(),
             sole: settings.sole.map(Into::into),
             drain: Arc::default(),
+            vouched_until: settings.tls.as_ref().map(|tls| tls.vouched_until.clone()),
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
-        let callers = Surface::Callers(settings.tls.map(TlsAcceptor::from));
+        let callers = Surface::Callers(settings.tls.map(|tls| tls.config.into()));
         connections.spawn(accept(listener, shared.clone(), connections.clone(), callers));
         let admin_address = admin.map(|(listener, address)| {
             connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Admin));
@@ -181,6 +204,12 @@ impl Gateway {
         }
     }
 
+    /// Trusts these certificate authorities (PEM) and no others, from now on, for a server that is reached over TLS.
+    /// On an error everything stays as it was.
+    pub fn trust(&self, name: &str, ca: &str) -> Result<(), UpstreamError> {
+        self.endpoint(name).map_or(Ok(()), |endpoint| endpoint.upstream.trust(ca))
+    }
+
     /// Counts a policy for a server that could not be loaded: the one before stays in force.
     pub fn policy_failed(&self, name: &str) {
         if let Some(force) = self.endpoint(name).and_then(|endpoint| endpoint.force.load_full()) {
@@ -188,12 +217,21 @@ impl Gateway {
         }
     }
 
-    /// The server's policy comes from a policy server, which is not connected yet.
-    pub fn expect_stream(&self, name: &str, target: &Target) {
+    /// The server's policy comes from a policy server, which is not connected yet, and was not for `silent` when this
+    /// process began.
+    pub fn expect_stream(&self, name: &str, target: &Target, silent: Duration) {
         if let Some(endpoint) = self.endpoint(name) {
             let metrics = self.shared.metrics.link(&target.namespace, &target.server);
-            endpoint.link.store(Some(Arc::new(Link::new(metrics))));
+            endpoint.link.store(Some(Arc::new(Link::new(metrics, silent))));
         }
+    }
+
+    /// Whether the policy server is connected, and the policy in force denies once it was not for too long.
+    pub fn must_note_contact(&self, name: &str) -> bool {
+        self.endpoint(name).is_some_and(|endpoint| {
+            endpoint.link.load().as_ref().is_some_and(|link| link.is_there())
+                && endpoint.force.load().as_ref().is_some_and(|force| force.deny_after.is_some())
+        })
     }
 
     /// The policy server is connected, or no longer. Nothing to a server without [`Gateway::expect_stream`].
