@@ -86,7 +86,7 @@ const EDGES: &[Edge] = &[
     // Which snapshot is taken, and what a report says, depends on what is handed in.
     Edge { within: "gateway/source/judge.rs", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/source/pace.rs", but: &[], forbids: IMPURE, allows: &[] },
-    Edge { within: "gateway/certificate/validity.rs", but: &[], forbids: IMPURE, allows: &[] },
+    Edge { within: "wire/validity.rs", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/report/offer.rs", but: &[], forbids: IMPURE, allows: &[] },
     // Addresses are values there; no socket is opened.
     Edge { within: "gateway/report/listeners.rs", but: &[], forbids: IMPURE, allows: &["std::net"] },

@@ -70,7 +70,10 @@ pub struct Issuer {
 }
 
 /// The cluster's ServiceAccounts as an issuer.
+// An API server drops unknown members before it counts, and server-side apply says nothing of those of an object
+// without any of its own. So they are kept, and then counted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true, "maxProperties" = 0))]
 pub struct ServiceAccounts {}
 
 /// How the tokens of an issuer are verified and read.

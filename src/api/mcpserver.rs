@@ -150,7 +150,8 @@ pub struct DisconnectedPolicy {
     /// until the operator is heard from again; whoever loses a right then loses it within that time, and a long
     /// failure of the operator stops the server.
     pub mode: DisconnectedMode,
-    /// With `DenyAfter`: seconds since the gateway last heard from the operator.
+    /// With `DenyAfter`: seconds since the gateway was last connected to the operator, also before a restart of its
+    /// container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 30, max = 604_800))]
     pub seconds: Option<i32>,

@@ -174,8 +174,9 @@ pub struct EnvVar {
 #[x_kube(validation = Rule::new("!has(self.caBundle) || self.url.startsWith('https://')")
     .message("caBundle has a meaning only with an https URL: remove it"))]
 pub struct Remote {
-    /// URL of its MCP endpoint. https, or http to this machine. Callers' tokens are never sent there.
-    /// Example: `https://mcp.example.com/mcp`.
+    /// URL of its MCP endpoint. https, or on a laptop http to this machine. In a cluster it may lead to public and
+    /// private addresses, and never to loopback, link-local and multicast ones or the metadata services of clouds,
+    /// whatever DNS says. Callers' tokens are never sent there. Example: `https://mcp.example.com/mcp`.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(SAFE_URL).message(SAFE_URL_MESSAGE))]
     pub url: String,
@@ -190,6 +191,6 @@ pub struct Remote {
 #[serde(rename_all = "camelCase")]
 pub struct CaBundle {
     /// A ConfigMap of this namespace that holds certificates as PEM. These count instead of the public ones. The pods
-    /// wait until it exists.
+    /// wait until it exists. A change of it is in force within minutes, without a restart.
     pub config_map_ref: ConfigMapKey,
 }

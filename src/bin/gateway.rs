@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use toolgate::gateway::audit::Sink;
+use toolgate::gateway::reach::Reach;
 use toolgate::gateway::sidecar::{self, Options};
 use toolgate::gateway::source::{Remote, Settings};
 use toolgate::gateway::upstream::{Config, http, stdio};
@@ -70,7 +71,11 @@ struct Sidecar {
     /// URL of a server that speaks Streamable HTTP.
     #[arg(long, value_name = "URL", env = "TOOLGATE_UPSTREAM")]
     upstream: Option<String>,
-    /// File with the only certificate authorities that may vouch for that server, PEM. Default: the public ones.
+    /// Never connect to this machine for that server, whatever the URL says: somebody else wrote it.
+    #[arg(long, env = "TOOLGATE_UPSTREAM_IS_REMOTE", requires = "upstream")]
+    upstream_is_remote: bool,
+    /// File with the only certificate authorities that may vouch for that server, PEM; read again when it changes.
+    /// Default: the public ones.
     #[arg(long, value_name = "FILE", env = "TOOLGATE_UPSTREAM_CA", requires = "upstream")]
     upstream_ca: Option<PathBuf>,
     /// Socket of toolgate-shim beside a server that speaks over standard input and output.
@@ -150,20 +155,24 @@ fn serve(flags: Sidecar) -> anyhow::Result<()> {
 }
 
 fn options(flags: Sidecar) -> anyhow::Result<Options> {
-    let upstream = match (flags.upstream, flags.stdio_socket) {
-        (Some(url), _) => Config::Http(http::Config { url, ca: flags.upstream_ca.as_deref().map(read).transpose()? }),
-        (None, socket) => Config::Stdio(stdio::Config {
-            name: flags.server.clone(),
-            run: stdio::Run::Socket(socket.unwrap_or_default()), // One of the two is required.
-            sessions: match flags.sessions {
-                Sessions::PerClient => stdio::Sessions::PerClient,
-                Sessions::Shared => stdio::Sessions::Shared,
-            },
-        }),
-    };
-    let is_beside = match &upstream {
-        Config::Http(upstream) => upstream.is_loopback(),
-        Config::Stdio(_) => true,
+    let (upstream, is_beside) = match (flags.upstream, flags.stdio_socket) {
+        (Some(url), _) => {
+            let ca = flags.upstream_ca.as_deref().map(read).transpose()?;
+            let is_beside = !flags.upstream_is_remote && http::is_loopback(&url);
+            let reach = if is_beside { Reach::MACHINE } else { Reach::NETWORKS };
+            (Config::Http(http::Config { url, ca, reach }), is_beside)
+        }
+        (None, socket) => {
+            let config = stdio::Config {
+                name: flags.server.clone(),
+                run: stdio::Run::Socket(socket.unwrap_or_default()), // One of the two is required.
+                sessions: match flags.sessions {
+                    Sessions::PerClient => stdio::Sessions::PerClient,
+                    Sessions::Shared => stdio::Sessions::Shared,
+                },
+            };
+            (Config::Stdio(config), true)
+        }
     };
     Ok(Options {
         source: Settings {
@@ -175,6 +184,7 @@ fn options(flags: Sidecar) -> anyhow::Result<Options> {
         listen: flags.listen,
         admin: flags.admin,
         upstream,
+        upstream_ca: flags.upstream_ca,
         pod: flags.pod_ip.filter(|_| is_beside),
         state: flags.state,
         audit: if flags.audit == "stdout" { Sink::Stdout } else { Sink::File(flags.audit.into()) },

@@ -1,18 +1,27 @@
 //! Writes what is said of an object: its status, and an Event for what a person should learn of at once.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
 use crate::api::conditions::{
     ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RESOLVED_REFS, find, reason,
 };
+use crate::kubernetes::Key;
 use crate::kubernetes::apply::{Error, Object, Writer};
 use crate::kubernetes::events::{Events, Told};
+use crate::kubernetes::queue::Next;
+use crate::kubernetes::watch::Cache;
 
 /// Conditions that are told when they turn false. `Ready` follows from these.
 const TOLD: [&str; 6] = [ACCEPTED, RESOLVED_REFS, AVAILABLE, ISOLATED, DISCOVERED, PROGRAMMED];
 /// What is so for a while whenever pods start or policies spread.
 const USUAL: [&str; 4] = [reason::PODS_NOT_READY, reason::SCALED_TO_ZERO, reason::NOT_ACKNOWLEDGED, reason::PENDING];
+
+/// A cache that does not have our last write yet gets it with the next events.
+pub(super) const BEHIND: Duration = Duration::from_millis(500);
 
 /// Speaks for one controller.
 pub(super) struct Reporter {
@@ -23,6 +32,15 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
+    /// The object to report on, or what comes next where there is none to report on now.
+    pub(super) fn object<K: Object>(&self, key: &Key, cache: &Cache<K>) -> Result<Arc<K>, Next> {
+        let Some(object) = cache.get(key) else {
+            self.writer.forget::<K>(key);
+            return Err(Next::Wait);
+        };
+        if self.writer.is_behind(key, cache) { Err(Next::After(BEHIND)) } else { Ok(object) }
+    }
+
     /// Writes a status if it says something new, and tells what became of it.
     pub(super) async fn report<K: Object, S: Serialize + Sync>(
         &self,

@@ -13,7 +13,8 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
         "/metrics" => (StatusCode::OK, metrics(shared)),
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if shared.drain.is_on() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-        "/readyz" | "/startupz" => policies(shared),
+        "/readyz" => ready(shared),
+        "/startupz" => policies(shared),
         "/drain" if shared.sole.is_some() => (StatusCode::OK, drain(shared).await),
         _ => (StatusCode::NOT_FOUND, "try /metrics, /healthz, /startupz or /readyz\n".to_owned()),
     };
@@ -22,6 +23,18 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
     let plain = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
+}
+
+/// Whether callers should come: calls are decided, and callers can verify by whom. Who comes all the same, and ignores
+/// certificates, is served.
+fn ready(shared: &Shared) -> (StatusCode, String) {
+    match policies(shared) {
+        (StatusCode::OK, _) if !shared.is_vouched_for() => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "callers cannot verify the certificate: no policy server has signed one that is valid now\n".to_owned(),
+        ),
+        known => known,
+    }
 }
 
 /// Whether every server has a policy in force.

@@ -88,7 +88,7 @@ impl Endpoint {
     /// Refuses when the policy in force may be out of date, and says that it then must not be used.
     pub(super) fn check_link(&self, force: &Force) -> Result<(), Reject> {
         match self.link.load().as_ref() {
-            Some(link) => link.check(force),
+            Some(link) => link.check(force.deny_after),
             None => Ok(()),
         }
     }

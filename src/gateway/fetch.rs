@@ -1,22 +1,22 @@
 //! Small documents from issuers (JWK sets, metadata): bounded, no redirects, https only unless allowed.
 //!
 //! Whoever writes a manifest chooses these URLs, so they must not become a way into the network that the gateway
-//! stands in: names are resolved first, addresses that are not public are refused, and the connection goes to the
-//! very address that was checked. There is no proxy support and no cookie, and only GET.
+//! stands in: only public addresses are connected to, see [`super::reach`]. There is no proxy support and no cookie,
+//! and only GET.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::ServerName;
+
+use super::causes::chain;
+use super::reach::{Connector, Reach};
 
 /// Largest document, in bytes.
 pub const DOCUMENT_BYTES: usize = 1 << 20;
@@ -24,8 +24,6 @@ pub const DOCUMENT_BYTES: usize = 1 << 20;
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES: usize = 64 << 10;
-/// Addresses of one name that are tried.
-const ADDRESSES: usize = 4;
 
 /// Fetches small JSON documents.
 #[derive(Clone, Debug)]
@@ -70,101 +68,40 @@ impl Fetcher {
     }
 
     async fn fetch(&self, url: &str) -> Result<Bytes, String> {
-        let place = Place::parse(url, self.allow_local)?;
-        let mut failure = String::new();
-        for address in self.addresses(&place).await? {
-            match request(&place, address).await {
-                Ok(response) => return body(response).await,
-                Err(cause) => failure = cause,
-            }
-        }
-        Err(failure)
+        let uri = self.parse(url)?;
+        let connector = Connector::new(Reach { loopback: self.allow_local, ..Reach::PUBLIC }, |_| {});
+        let builder = HttpsConnectorBuilder::new().with_tls_config(TLS.clone().ok_or("TLS is not available")?);
+        let builder = if self.allow_local { builder.https_or_http() } else { builder.https_only() };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .http1_max_buf_size(HEAD_BYTES)
+            .build::<_, Empty<Bytes>>(builder.enable_http1().wrap_connector(connector));
+        let request = Request::get(uri)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("toolgate/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        body(client.request(request).await.map_err(|error| chain(&error))?).await
     }
 
-    /// The addresses of the host that may be connected to. At least one, else an error.
-    async fn addresses(&self, place: &Place) -> Result<Vec<SocketAddr>, String> {
-        let found = tokio::net::lookup_host((place.host.as_str(), place.port))
-            .await
-            .map_err(|error| format!("the name {} does not resolve: {error}", place.host))?;
-        let mut refused = None;
-        let mut allowed = Vec::new();
-        for address in found.take(ADDRESSES) {
-            match refusal(address.ip(), self.allow_local) {
-                Some(kind) => refused = Some((address.ip(), kind)),
-                None => allowed.push(address),
-            }
-        }
-        match (allowed.is_empty(), refused) {
-            (false, _) => Ok(allowed),
-            (true, Some((ip, kind))) => {
-                Err(format!("{} is {ip}, a {kind} address, which is never connected to", place.host))
-            }
-            (true, None) => Err(format!("the name {} has no address", place.host)),
-        }
-    }
-}
-
-/// What a URL asks for.
-struct Place {
-    https: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    path: String,
-}
-
-impl Place {
-    fn parse(url: &str, allow_local: bool) -> Result<Self, String> {
+    fn parse(&self, url: &str) -> Result<Uri, String> {
         let uri: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
-        let https = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP && allow_local => false,
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => {}
+            Some(scheme) if *scheme == Scheme::HTTP && self.allow_local => {}
             _ => return Err("the URL must begin with https://".to_owned()),
-        };
-        let authority = uri.authority().ok_or("the URL names no host")?.as_str().to_owned();
-        if authority.contains('@') {
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("the URL must not hold a user name or password".to_owned());
         }
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
+        if uri.host().unwrap_or_default().is_empty() {
             return Err("the URL names no host".to_owned());
         }
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { https, host, port, authority, path })
+        Ok(uri)
     }
 }
 
-type Answer = http::Response<hyper::body::Incoming>;
-
-/// Asks one address. The connector gets the address as a literal, so nothing is resolved a second time; the name
-/// stays in `Host` and in TLS.
-async fn request(place: &Place, address: SocketAddr) -> Result<Answer, String> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    let config = TLS.clone().ok_or("TLS is not available in this build")?;
-    let name = ServerName::try_from(place.host.clone()).map_err(|error| format!("not a host name: {error}"))?;
-    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
-    let builder = if place.https { builder.https_only() } else { builder.https_or_http() };
-    let connector =
-        builder.with_server_name_resolver(FixedServerNameResolver::new(name)).enable_http1().wrap_connector(tcp);
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .http1_max_buf_size(HEAD_BYTES)
-        .build::<_, Empty<Bytes>>(connector);
-
-    let scheme = if place.https { "https" } else { "http" };
-    let host = HeaderValue::from_str(&place.authority).map_err(|error| error.to_string())?;
-    let request = Request::get(format!("{scheme}://{address}{}", place.path))
-        .header(header::HOST, host)
-        .header(header::ACCEPT, "application/json")
-        .header(header::USER_AGENT, concat!("toolgate/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::new())
-        .map_err(|error| error.to_string())?;
-    client.request(request).await.map_err(|error| chain(&error))
-}
-
-async fn body(response: Answer) -> Result<Bytes, String> {
+async fn body(response: http::Response<hyper::body::Incoming>) -> Result<Bytes, String> {
     match response.status() {
         StatusCode::OK => {}
         status if status.is_redirection() => {
@@ -183,66 +120,12 @@ async fn body(response: Answer) -> Result<Bytes, String> {
     Ok(collected.to_bytes())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// The kind of an address that must not be connected to, or `None`. Addresses of cloud metadata are never permitted.
-fn refusal(ip: IpAddr, allow_local: bool) -> Option<&'static str> {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => refusal_v4(ip, allow_local),
-        IpAddr::V6(ip) => refusal_v6(ip, allow_local),
-    }
-}
-
-fn refusal_v4(ip: Ipv4Addr, allow_local: bool) -> Option<&'static str> {
-    let [a, b, c, _] = ip.octets();
-    match (a, b, c) {
-        (127, ..) => (!allow_local).then_some("loopback"),
-        (0, ..) => Some("unspecified"),
-        (169, 254, _) => Some("link-local"), // 169.254.169.254 and .170.2 are cloud metadata.
-        (10, ..) | (172, 16..=31, _) | (192, 168, _) => Some("private"),
-        (100, 64..=127, _) => Some("carrier-grade NAT"), // 100.100.100.200 is cloud metadata too.
-        (192, 0, 0) | (198, 18..=19, _) => Some("special-purpose"),
-        (224..=239, ..) => Some("multicast"),
-        (240..=255, ..) => Some("reserved"),
-        _ => None,
-    }
-}
-
-fn refusal_v6(ip: Ipv6Addr, allow_local: bool) -> Option<&'static str> {
-    let segments = ip.segments();
-    let embedded = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        // A translator would reach the IPv4 host behind it; loopback through one is never this machine's own.
-        refusal_v4(Ipv4Addr::new(a, b, c, d), false)
-    };
-    match segments {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => (!allow_local).then_some("loopback"),
-        [0, 0, 0, 0, 0, 0, ..] => Some("IPv4-compatible"),
-        // NAT64 (RFC 6052) and 6to4 (RFC 3056).
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        [0x64, 0xff9b, 1, ..] => Some("local NAT64"), // RFC 8215
-        [0x2001, 0, ..] => Some("Teredo"),
-        [0xfe80..=0xfebf, ..] => Some("link-local"),
-        [0xfec0..=0xfeff, ..] => Some("site-local"),
-        [0xfc00..=0xfdff, ..] => Some("private"), // fd00:ec2::254 is cloud metadata.
-        [0xff00..=0xffff, ..] => Some("multicast"),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use tokio::net::TcpListener;
 
     /// Answers every connection with `answer`, and sends what was asked.
@@ -352,46 +235,5 @@ mod tests {
     async fn a_password_in_a_url_is_refused() {
         let cause = cause(&Fetcher::new(true), "https://user:secret@example.com/").await;
         assert!(cause.contains("password"), "{cause}");
-    }
-
-    #[test]
-    fn addresses_that_are_not_public_are_refused() {
-        let refused = [
-            "0.0.0.0",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "127.0.0.1",
-            "127.8.8.8",
-            "169.254.1.1",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.168.0.1",
-            "198.19.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "2001:0:1::1",
-            "2002:7f00:1::",
-            "fe80::1",
-            "fec0::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "ff02::1",
-        ];
-        for ip in refused {
-            assert!(refusal(ip.parse().unwrap(), false).is_some(), "{ip}");
-        }
-        for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "192.0.2.1", "2606:4700::1111", "64:ff9b::101:101"] {
-            assert_eq!(refusal(ip.parse().unwrap(), false), None, "{ip}");
-        }
-        let local: Vec<_> = refused.iter().filter(|ip| refusal(ip.parse().unwrap(), true).is_none()).copied().collect();
-        assert_eq!(local, ["127.0.0.1", "127.8.8.8", "::1"]);
     }
 }

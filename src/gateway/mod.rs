@@ -7,6 +7,7 @@ pub mod audit;
 pub mod auth;
 mod body;
 pub mod catalogue;
+mod causes;
 #[cfg(feature = "sidecar")]
 pub mod certificate;
 mod drain;
@@ -16,6 +17,7 @@ mod layers;
 pub mod limits;
 mod link;
 pub mod protocol;
+pub mod reach;
 #[cfg(feature = "sidecar")]
 mod report;
 mod server;
@@ -26,6 +28,10 @@ pub mod source;
 mod stack;
 #[cfg(feature = "sidecar")]
 mod state;
+mod tls;
+#[cfg(feature = "sidecar")]
+mod trust;
 pub mod upstream;
 
 pub use server::{Gateway, Settings, StartError};
+pub use tls::Tls;

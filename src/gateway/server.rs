@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, header};
@@ -24,6 +25,7 @@ use super::fetch::Fetcher;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
 use super::link::Link;
+use super::tls::Tls;
 use super::upstream::{self, UpstreamError};
 use super::{admin, limits, stack};
 use crate::policy::Policy;
@@ -54,13 +56,6 @@ pub struct Settings {
     pub sole: Option<String>,
 }
 
-/// TLS towards callers. Laptops have none, so the code for it is left out of what is built for them.
-#[cfg(feature = "sidecar")]
-pub type Tls = Arc<rustls::ServerConfig>;
-/// TLS towards callers: never there.
-#[cfg(not(feature = "sidecar"))]
-pub(super) type Tls = std::convert::Infallible;
-
 /// A running gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -82,7 +77,15 @@ pub(super) struct Shared {
     pub(super) tracer: Tracer,
     pub(super) sole: Option<Box<str>>,
     pub(super) drain: Arc<Drain>,
+    tls: Option<Tls>,
     closing: CancellationToken,
+}
+
+impl Shared {
+    /// Whether callers can verify whom they talk to. In the clear there is nothing to verify.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.tls.as_ref().is_none_or(Tls::is_vouched_for)
+    }
 }
 
 /// Why a gateway did not start.
@@ -116,6 +119,7 @@ impl Gateway {
             tracer: settings.tracer.clone(),
             sole: settings.sole.map(Into::into),
             drain: Arc::default(),
+            tls: settings.tls.clone(),
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
@@ -186,6 +190,12 @@ impl Gateway {
         }
     }
 
+    /// Trusts these certificate authorities (PEM) and no others, from now on, for a server that is reached over TLS.
+    /// On an error everything stays as it was.
+    pub fn trust(&self, name: &str, ca: &str) -> Result<(), UpstreamError> {
+        self.endpoint(name).map_or(Ok(()), |endpoint| endpoint.upstream.trust(ca))
+    }
+
     /// Counts a policy for a server that could not be loaded: the one before stays in force.
     pub fn policy_failed(&self, name: &str) {
         if let Some(force) = self.endpoint(name).and_then(|endpoint| endpoint.force.load_full()) {
@@ -193,12 +203,21 @@ impl Gateway {
         }
     }
 
-    /// The server's policy comes from a policy server, which is not connected yet.
-    pub fn expect_stream(&self, name: &str, target: &Target) {
+    /// The server's policy comes from a policy server, which is not connected yet, and was not for `silent` when this
+    /// process began.
+    pub fn expect_stream(&self, name: &str, target: &Target, silent: Duration) {
         if let Some(endpoint) = self.endpoint(name) {
             let metrics = self.shared.metrics.link(&target.namespace, &target.server);
-            endpoint.link.store(Some(Arc::new(Link::new(metrics))));
+            endpoint.link.store(Some(Arc::new(Link::new(metrics, silent))));
         }
+    }
+
+    /// Whether the policy server is connected, and the policy in force denies once it was not for too long.
+    pub fn must_note_contact(&self, name: &str) -> bool {
+        self.endpoint(name).is_some_and(|endpoint| {
+            endpoint.link.load().as_ref().is_some_and(|link| link.is_there())
+                && endpoint.force.load().as_ref().is_some_and(|force| force.deny_after.is_some())
+        })
     }
 
     /// The policy server is connected, or no longer. Nothing to a server without [`Gateway::expect_stream`].
@@ -307,15 +326,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
     }
 }
 
-#[cfg(not(feature = "sidecar"))]
-async fn secure(_: TcpStream, tls: &Tls, _: Arc<Shared>) {
-    match *tls {} // There is none.
-}
-
-#[cfg(feature = "sidecar")]
 async fn secure(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
-    match tokio::time::timeout(limits::READ_TIMEOUT, acceptor.accept(stream)).await {
+    match tokio::time::timeout(limits::READ_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => connection(stream, shared, true).await,
         Ok(Err(error)) => tracing::debug!(%error, "a caller did not agree on TLS"),
         Err(_) => tracing::debug!("a caller did not finish the TLS handshake in time"),

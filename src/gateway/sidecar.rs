@@ -11,10 +11,10 @@ use tokio::sync::{Notify, watch};
 use super::audit::Sink;
 use super::certificate::{CertificateError, Certificates};
 use super::report::{discovery, isolation};
-use super::source::{self, Reports, Source};
+use super::source::{self, Reports, Source, contact};
 use super::state::State;
 use super::upstream::{Config, UpstreamError};
-use super::{Gateway, Settings, StartError};
+use super::{Gateway, Settings, StartError, trust};
 use crate::policy::snapshot::Target;
 use crate::telemetry::traces::{ExportError, Tracer};
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub admin: SocketAddr,
     /// The server.
     pub upstream: Config,
+    /// File of the authorities that `upstream` begins with; followed.
+    pub upstream_ca: Option<PathBuf>,
     /// The address of this pod; `None`: nobody looks whether the server can be reached there. It makes sense only
     /// where the server runs in this pod.
     pub pod: Option<IpAddr>,
@@ -82,12 +84,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         allow_local_fetch: false,
         tracer: Tracer::new(options.otlp_endpoint.as_deref(), options.trace_sample_ratio)?,
         hosts: names,
-        tls: Some(certificates.server_config()?),
+        tls: Some(certificates.tls()?),
         sole: Some(target.server.clone()),
     })
     .await?;
     gateway.put_server(&target.server, options.upstream).await?;
-    gateway.expect_stream(&target.server, &target);
+    gateway.expect_stream(&target.server, &target, contact::silence(&state).await);
     let own: Vec<u16> =
         std::iter::once(gateway.address()).chain(gateway.admin_address()).map(|address| address.port()).collect();
     let admin = gateway.admin_address().map(tracing::field::display);
@@ -96,7 +98,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (offer, offers) = watch::channel(None);
     let (found, isolation) = watch::channel(None);
     let reports = Reports { offer: offers.clone(), isolation, ask_again: Notify::new() };
-    let source = Source::new(&gateway, &options.source, state, &certificates, &reports);
+    let source = Source::new(&gateway, &options.source, state.clone(), &certificates, &reports);
     let work = async {
         let looking = async {
             match options.pod {
@@ -105,7 +107,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
         };
         let discovering = discovery::run(&gateway, &target.server, &offer, &reports.ask_again);
-        tokio::join!(source.run(), discovering, looking);
+        let trusting = async {
+            if let Some(file) = &options.upstream_ca {
+                trust::follow(file, |ca| gateway.trust(&target.server, ca)).await;
+            }
+        };
+        let noting = contact::keep(&state, || gateway.must_note_contact(&target.server));
+        tokio::join!(source.run(), noting, discovering, looking, trusting);
     };
     tokio::select! {
         () = work => {}

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::api::{McpServer, Sessions, Transport};
+use crate::gateway::reach::Reach;
 use crate::gateway::upstream::{Config, http, stdio};
 use crate::policy::snapshot::{Issuer, Snapshot, Target};
 use crate::policy::world::Key;
@@ -163,7 +164,7 @@ pub fn issuer_names(snapshot: &Snapshot) -> BTreeSet<String> {
 fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, (usize, String)> {
     let container = server.spec.source.container.as_ref();
     match inputs.overlay.servers.get(name).map(|entry| &entry.launch) {
-        Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone(), ca: None })),
+        Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone(), ca: None, reach: Reach::MACHINE })),
         Some(Launch::Command { command, env, directory }) => {
             let directory =
                 directory.as_ref().map_or_else(|| inputs.directory.into(), |own| inputs.directory.join(own));
@@ -181,7 +182,9 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
             Ok(Config::Stdio(stdio::Config { name: name.to_owned(), run, sessions }))
         }
         None => match (container.map(|container| container.transport), &server.spec.source.remote) {
-            (_, Some(remote)) => Ok(Config::Http(http::Config { url: remote.url.clone(), ca: None })),
+            (_, Some(remote)) => {
+                Ok(Config::Http(http::Config { url: remote.url.clone(), ca: None, reach: Reach::MACHINE }))
+            }
             (None, None) if server.spec.source.service.is_some() => {
                 let what = "a Service of the cluster is not reached from a laptop: add the `url` where it answers here";
                 Err((0, format!("servers.{name} is missing: {what}, or a `command` that starts the server")))

@@ -5,7 +5,8 @@
 //! the token by which replicas know each other. So every replica holds the same keys and none writes any.
 //!
 //! The CA's certificate lies in the same Secret, because its dates are no function of the root. It is good for ten
-//! years; who deletes the Secret begins anew, and every gateway must then be rolled out again to trust the new CA.
+//! years, and made anew two years before its end, with the same name and key: what either vouches for, both do. Who
+//! deletes the Secret begins anew, and every gateway must then be rolled out again to trust the new CA.
 
 use std::time::Duration;
 
@@ -15,15 +16,17 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::kubernetes::secret::{Data, SecretAt, SecretError};
 use crate::policy::snapshot::Target;
-use crate::wire::{Signer, VerifyKey};
+use crate::wire::{Signer, VerifyKey, validity};
 
 /// The Secret.
 pub const SECRET: &str = "toolgate-keys";
@@ -35,6 +38,8 @@ const CA: &str = "ca.crt";
 const KEY_BYTES: usize = 32;
 /// How long the CA is good for.
 const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
+/// How long before its end the CA's certificate is made anew: the time for those who have a copy to take the new one.
+const CA_RENEWAL: Duration = Duration::from_hours(2 * 365 * 24);
 /// How long the certificate of a policy server is good for.
 pub const SERVER_LIFE: Duration = Duration::from_hours(30 * 24);
 /// How long the certificate of a gateway is good for.
@@ -88,29 +93,48 @@ impl Keys {
     /// The keys of the cluster; made now if there are none.
     pub async fn load(secret: &SecretAt) -> Result<Self, KeysError> {
         // Made before the call that may need it: what cannot be made is told as what it is.
-        let fresh = Self::fresh(Timestamp::now())?;
-        Self::of(&secret.get_or_create(move || fresh).await?.data)
+        let now = Timestamp::now();
+        let fresh = Self::fresh(now)?;
+        let found = secret.get_or_create(move || fresh).await?;
+        let keys = Self::of(&found.data)?;
+        let Some(renewed) = Self::renewed(&found.data, now)? else { return Ok(keys) };
+        match secret.replace(&found, renewed).await {
+            Ok(Some(found)) => {
+                tracing::info!("the CA's certificate ends within two years and was made anew, with the same key");
+                Self::of(&found.data)
+            }
+            // Another replica was faster, perhaps with this.
+            Ok(None) => Ok(secret.get().await?.map(|found| Self::of(&found.data)).transpose()?.unwrap_or(keys)),
+            Err(error) => {
+                tracing::warn!(%error, "the CA's certificate ends within two years and cannot be made anew");
+                Ok(keys) // Still good, and the next start tries again.
+            }
+        }
     }
 
     /// What a new Secret holds.
     pub fn fresh(now: Timestamp) -> Result<Data, KeysError> {
         let mut root = [0; KEY_BYTES];
         aws_lc_rs::rand::fill(&mut root).map_err(|_| KeysError::Derive)?;
-        let key = ca_key(&root)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = named("Toolgate CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        lasting(&mut params, now, CA_LIFE);
-        let certificate = params.self_signed(&key).map_err(KeysError::Certificate)?;
-        Ok(Data::from([(ROOT.to_owned(), root.to_vec()), (CA.to_owned(), certificate.pem().into_bytes())]))
+        Ok(Data::from([(ROOT.to_owned(), root.to_vec()), (CA.to_owned(), ca_certificate(&root, now)?)]))
+    }
+
+    /// What a Secret must hold from now on, if its CA's certificate is near its end. Everything but that stays.
+    fn renewed(data: &Data, now: Timestamp) -> Result<Option<Data>, KeysError> {
+        let root = root(data)?;
+        let end = data.get(CA).and_then(|pem| Some(validity(&CertificateDer::from_pem_slice(pem).ok()?)?.1));
+        let end = end.ok_or(KeysError::Damaged("`ca.crt` is not a certificate"))?;
+        if end.duration_since(now) > SignedDuration::try_from(CA_RENEWAL).unwrap_or_default() {
+            return Ok(None);
+        }
+        let mut renewed = data.clone();
+        renewed.insert(CA.to_owned(), ca_certificate(root, now)?);
+        Ok(Some(renewed))
     }
 
     /// The keys that a Secret stands for.
     pub fn of(data: &Data) -> Result<Self, KeysError> {
-        let root = data.get(ROOT).ok_or(KeysError::Damaged("`root` is missing"))?;
-        let root: &[u8; KEY_BYTES] =
-            root.as_slice().try_into().map_err(|_| KeysError::Damaged("`root` is not 32 bytes"))?;
+        let root = root(data)?;
         let ca_pem = data.get(CA).ok_or(KeysError::Damaged("`ca.crt` is missing"))?;
         let ca_pem =
             String::from_utf8(ca_pem.clone()).map_err(|_| KeysError::Damaged("`ca.crt` is not a certificate"))?;
@@ -219,10 +243,25 @@ fn ca_key(root: &[u8; KEY_BYTES]) -> Result<KeyPair, KeysError> {
     Err(KeysError::Derive)
 }
 
+/// The certificate of the CA, PEM.
+fn ca_certificate(root: &[u8; KEY_BYTES], now: Timestamp) -> Result<Vec<u8>, KeysError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("Toolgate CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    lasting(&mut params, now, CA_LIFE);
+    let certificate = params.self_signed(&ca_key(root)?).map_err(KeysError::Certificate)?;
+    Ok(certificate.pem().into_bytes())
+}
+
+/// The root in a Secret.
+fn root(data: &Data) -> Result<&[u8; KEY_BYTES], KeysError> {
+    let root = data.get(ROOT).ok_or(KeysError::Damaged("`root` is missing"))?;
+    root.as_slice().try_into().map_err(|_| KeysError::Damaged("`root` is not 32 bytes"))
+}
+
 /// Whether a certificate is about this public key.
 fn holds(pem: &str, point: &[u8]) -> bool {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
     CertificateDer::from_pem_slice(pem.as_bytes())
         .is_ok_and(|certificate| certificate.windows(point.len()).any(|window| window == point))
 }

@@ -7,6 +7,7 @@
 pub mod admin;
 #[cfg(feature = "gateway")]
 mod labels;
+#[cfg(feature = "gateway")]
 pub mod link;
 pub mod logs;
 #[cfg(feature = "gateway")]

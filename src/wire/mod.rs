@@ -1,6 +1,7 @@
 //! What the policy server and gateways say to each other, and the signed form of a snapshot.
 //!
-//! Owns `proto/policy.proto` and the [`envelope`]. Knows no cluster and no calls: both sides use it.
+//! Owns `proto/policy.proto`, the [`envelope`], and what both sides read of certificates. Knows no cluster and no
+//! calls.
 //!
 //! # The signed form
 //! The same bytes travel on the stream, lie in the boot ConfigMap and on a gateway's disk: whoever can write to those
@@ -8,6 +9,7 @@
 
 pub mod envelope;
 pub mod keys;
+mod validity;
 mod version;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // Generated; documented in the proto.
@@ -17,6 +19,7 @@ pub mod proto {
 
 pub use envelope::{OpenError, Opened, Packed, Packer, SealError, open, seal};
 pub use keys::{KeyError, Signer, VerifyKey};
+pub use validity::validity;
 pub use version::VersionError;
 
 /// Audience of the ServiceAccount tokens with which gateways show who they are.

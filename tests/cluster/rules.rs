@@ -61,6 +61,19 @@ async fn every_rule_holds_and_breaks_where_it_should() {
     }
 }
 
+/// Server-side apply would drop unknown members of an object that has none of its own, and say nothing.
+#[tokio::test]
+async fn a_member_of_service_accounts_is_refused_and_not_dropped() {
+    let space = Cluster::shared().await.namespace().await;
+    let objects = Objects::of("McpGateway", &space);
+    let issuer = |members: Value| json!({"issuers": [{"name": "a", "serviceAccounts": members}]});
+    objects.accepts("a", &issuer(json!({}))).await;
+
+    let status = objects.apply("a", &issuer(json!({"namespaces": ["b"]})), true).await.expect_err("it has no members");
+
+    assert!(status.message.contains("serviceAccounts: Too many"), "{}", status.message);
+}
+
 #[tokio::test]
 async fn every_rule_about_a_change_holds_and_breaks_where_it_should() {
     let space = Cluster::shared().await.namespace().await;

@@ -26,6 +26,11 @@ async fn ready(gateway: &Sidecar) {
     eventually("the gateway is ready", async || (gateway.status("/readyz").await == 200).then_some(())).await;
 }
 
+/// Waits until a policy is in force.
+async fn started(gateway: &Sidecar) {
+    eventually("a policy is in force", async || (gateway.status("/startupz").await == 200).then_some(())).await;
+}
+
 /// Waits until a version is acknowledged.
 async fn acked(policy: &PolicyServer, version: &Version) {
     until("the policy is acknowledged", || {
@@ -63,13 +68,17 @@ async fn it_boots_from_its_file_and_follows_a_policy_server_that_comes_later() {
     assert_eq!((gateway.status("/startupz").await, gateway.status("/readyz").await), (503, 503));
     gateway.client().call("ok", json!({})).await.refused(503, -31005, "no policy is in force");
 
-    ready(&gateway).await;
+    started(&gateway).await;
     assert!(gateway.allows("ok").await && !gateway.allows("secret").await);
     assert_eq!(gateway.figure("toolgate_policy_stream_connected").await, Some(0.0));
+    let answer = http::get(&format!("{}/readyz", gateway.admin)).await;
+    assert_eq!(answer.status, 503, "nobody who checks certificates could call it");
+    assert!(String::from_utf8_lossy(&answer.body).contains("cannot verify the certificate"), "{answer}");
     policy.publish(policy.seal(&pod.allowing(&["secret"]), &version(2))).await;
     policy.listen().await;
 
     acked(&policy, &version(2)).await;
+    ready(&gateway).await;
     assert!(gateway.allows("secret").await && !gateway.allows("ok").await);
     assert_eq!(gateway.figure("toolgate_policy_stream_connected").await, Some(1.0));
     assert_eq!(gateway.figure("toolgate_policy_version").await, Some(2.0));
@@ -146,7 +155,7 @@ async fn a_forged_boot_file_is_refused_and_a_true_one_is_read_when_it_comes() {
     gateway.client().call("ok", json!({})).await.refused(503, -31005, "no policy is in force");
 
     pod.boot(&policy.seal(&pod.allowing(&["ok"]), &version(1)));
-    ready(&gateway).await;
+    started(&gateway).await;
     assert!(gateway.allows("ok").await && !gateway.allows("secret").await);
 }
 
@@ -205,6 +214,29 @@ async fn without_word_for_too_long_a_server_is_denied_if_its_policy_says_so() {
 }
 
 #[tokio::test]
+async fn a_restart_is_no_news_from_the_policy_server() {
+    let ((pod, _server), mut policy) = (pod("again"), PolicyServer::start().await);
+    let sealed = policy.seal(&Snapshot { deny_after_seconds: Some(600), ..pod.allowing(&["ok"]) }, &version(1));
+    policy.publish(sealed).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+    let contact = pod.path("state").join("contact");
+    let noted = || std::fs::read_to_string(&contact).ok()?.parse::<i64>().ok();
+    let at = until("the contact is noted", noted).await;
+    drop(gateway);
+    policy.vanish().await;
+
+    std::fs::write(&contact, (at - 700).to_string()).unwrap(); // It was that long ago.
+    let gateway = pod.start(&policy).await;
+
+    started(&gateway).await;
+    gateway.client().call("ok", json!({})).await.refused(503, -31009, "may be out of date");
+    policy.listen().await;
+    eventually("calls are allowed again", async || gateway.allows("ok").await.then_some(())).await;
+    until("the contact is noted", || noted().filter(|noted| *noted >= at)).await;
+}
+
+#[tokio::test]
 async fn its_certificate_is_signed_over_the_stream_and_survives_a_restart() {
     let ((pod, _server), mut policy) = (pod("vouched"), PolicyServer::start().await);
     policy.publish(policy.seal(&pod.allowing(&["ok"]), &version(1))).await;
@@ -219,6 +251,7 @@ async fn its_certificate_is_signed_over_the_stream_and_survives_a_restart() {
 
     let gateway = pod.start(&policy).await;
     assert!(tls::is_vouched_for(authority, policy.ca_pem()).await, "{}", gateway.log());
+    ready(&gateway).await;
 }
 
 #[tokio::test]
@@ -301,6 +334,26 @@ async fn a_drain_is_not_ready_at_once_and_waits_for_what_runs() {
     assert_eq!((gateway.status("/healthz").await, gateway.status("/startupz").await), (200, 200));
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await, Some(0), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_remote_server_is_not_looked_for_on_the_gateways_own_machine() {
+    let server = Server::start("fixture-hostile", &[]);
+    let policy = PolicyServer::start().await;
+    let pod = Pod::new("far", ["--upstream", server.url.as_str(), "--upstream-is-remote"]);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+
+    gateway.client().call("ok", json!({})).await.refused(502, -31003, "never connected to (loopback)");
+    let offer = until("it is told why", || {
+        policy.find(0, |said| match said {
+            Said::Offer(offer) if offer.last => Some(offer.clone()),
+            _ => None,
+        })
+    })
+    .await;
+    assert!(offer.error.contains("never connected to (loopback)"), "{offer:?}");
 }
 
 /// A gateway in front of the hostile fixture behind a shim.

@@ -113,8 +113,8 @@ pub const NO_GATEWAYS: &str = "NoGateways";
 pub const GATEWAY_DISCONNECTED: &str = "GatewayDisconnected";
 /// A Ready pod does not enforce the newest policy yet. If it stays, look at the log of its `toolgate-gateway`.
 pub const NOT_ACKNOWLEDGED: &str = "NotAcknowledged";
-/// A gateway refuses the newest policy, and enforces the last good one. Its version is probably older than the
-/// operator's: restart the server's pods, or set `gatewayUpdate: Rolling`.
+/// A gateway refuses the newest policy, and enforces the last good one; the message says why. If it must be updated,
+/// set `gatewayUpdate: Rolling`: with `OnRollout` pods that are deleted come back with the gateway that they had.
 pub const GATEWAY_REFUSED: &str = "GatewayRefused";
 /// No McpServer is concerned, so there is nothing to enforce.
 pub const NO_SERVERS: &str = "NoServers";

@@ -1,11 +1,10 @@
 //! McpGateway: what is said of the trust that servers share. Writes its status alone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::{McpGateway, Object as _};
+use crate::api::Object as _;
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
@@ -16,8 +15,6 @@ use super::report::Reporter;
 
 /// Name of the controller in metrics, Events and field managers.
 pub(super) const NAME: &str = "mcpgateway";
-/// A cache that does not have our last write yet gets it with the next events.
-const BEHIND: Duration = Duration::from_millis(500);
 
 /// Reports on McpGateways.
 pub(super) struct Controller {
@@ -33,13 +30,10 @@ impl Controller {
     /// Says what one gateway is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(gateway) = context.caches.gateways.get(key) else {
-            self.reporter.writer.forget::<McpGateway>(key);
-            return Ok(Next::Wait);
+        let gateway = match self.reporter.object(key, &context.caches.gateways) {
+            Ok(gateway) => gateway,
+            Err(next) => return Ok(next),
         };
-        if self.reporter.writer.is_behind(key, &context.caches.gateways) {
-            return Ok(Next::After(BEHIND));
-        }
         let judgement = context.index.now();
         let (judged, findings) = found(&judgement, &reference(gateway.as_ref()));
         let views = context.views(&judgement, &key.0);

@@ -2,11 +2,9 @@
 //! without passing here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::McpRole;
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
@@ -17,8 +15,6 @@ use super::report::Reporter;
 
 /// Name of the controller in metrics, Events and field managers.
 pub(super) const NAME: &str = "mcprole";
-/// A cache that does not have our last write yet gets it with the next events.
-const BEHIND: Duration = Duration::from_millis(500);
 
 /// Reports on McpRoles.
 pub(super) struct Controller {
@@ -34,13 +30,10 @@ impl Controller {
     /// Says what one role is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(role) = context.caches.roles.get(key) else {
-            self.reporter.writer.forget::<McpRole>(key);
-            return Ok(Next::Wait);
+        let role = match self.reporter.object(key, &context.caches.roles) {
+            Ok(role) => role,
+            Err(next) => return Ok(next),
         };
-        if self.reporter.writer.is_behind(key, &context.caches.roles) {
-            return Ok(Next::After(BEHIND));
-        }
         let judgement = context.index.now();
         let object = reference(role.as_ref());
         let (judged, findings) = found(&judgement, &object);

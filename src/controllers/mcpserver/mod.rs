@@ -30,14 +30,12 @@ use crate::status::{self, Declared, ServerFacts, Verdict};
 use self::apply::{Apply, Boots, Outcome};
 use self::gather::Gathered;
 use super::context::{Context, found, reference};
-use super::report::Reporter;
+use super::report::{BEHIND, Reporter};
 
 pub(super) use self::names::{CA_MAP, server_of_child};
 
 /// Name of the controller in metrics, Events and field managers.
 pub(super) const NAME: &str = "mcpserver";
-/// A cache that does not have our last write yet gets it with the next events.
-const BEHIND: Duration = Duration::from_millis(500);
 
 /// Reconciles McpServers.
 pub(super) struct Controller {

@@ -174,7 +174,7 @@ fn gateway(server: &McpServer, settings: &Settings) -> Value {
         let host = format!("{}.{}.svc", service.name, server.namespace());
         args.extend(["--upstream".to_owned(), format!("http://{host}:{}{}", service.port, service.path())]);
     } else if let Some(remote) = &source.remote {
-        args.extend(["--upstream".to_owned(), remote.url.clone()]);
+        args.extend(["--upstream".to_owned(), remote.url.clone(), "--upstream-is-remote".to_owned()]);
         if remote.ca_bundle.is_some() {
             args.extend(["--upstream-ca".to_owned(), format!("{UPSTREAM_CA}/{}", names::CA_KEY)]);
             mounts.push(json!({"name": "toolgate-upstream-ca", "mountPath": UPSTREAM_CA, "readOnly": true}));

@@ -16,8 +16,6 @@ use super::report::Reporter;
 
 /// Name of the controller in metrics, Events and field managers.
 pub(super) const NAME: &str = "mcptool";
-/// A cache that does not have our last write yet gets it with the next events.
-const BEHIND: Duration = Duration::from_millis(500);
 
 /// Reports on McpTools.
 pub(super) struct Controller {
@@ -33,13 +31,10 @@ impl Controller {
     /// Says what one tool is.
     pub(super) async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let context = &self.context;
-        let Some(tool) = context.caches.tools.get(key) else {
-            self.reporter.writer.forget::<McpTool>(key);
-            return Ok(Next::Wait);
+        let tool = match self.reporter.object(key, &context.caches.tools) {
+            Ok(tool) => tool,
+            Err(next) => return Ok(next),
         };
-        if self.reporter.writer.is_behind(key, &context.caches.tools) {
-            return Ok(Next::After(BEHIND));
-        }
         let judgement = context.index.now();
         let (judged, findings) = found(&judgement, &reference(tool.as_ref()));
         let server_key = (key.0.clone(), tool.spec.server_ref.name.clone());

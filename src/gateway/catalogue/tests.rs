@@ -4,6 +4,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::gateway::reach::Reach;
 use crate::gateway::upstream::{Config, http, stdio};
 
 fn names(list: &[Listed]) -> Vec<&str> {
@@ -57,7 +58,7 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     tokio::spawn(axum::serve(listener, axum::Router::new().fallback(handler)).into_future());
-    (Upstream::new(Config::Http(http::Config { url, ca: None })).unwrap(), seen)
+    (Upstream::new(Config::Http(http::Config { url, ca: None, reach: Reach::MACHINE })).unwrap(), seen)
 }
 
 fn result(message: &Value, result: &Value) -> String {
@@ -209,8 +210,8 @@ async fn a_list_without_end_or_without_sense_is_refused_and_the_session_ended() 
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_not_asked_twice() {
-    let upstream =
-        Upstream::new(Config::Http(http::Config { url: "http://127.0.0.1:1/mcp".to_owned(), ca: None })).unwrap();
+    let url = "http://127.0.0.1:1/mcp".to_owned();
+    let upstream = Upstream::new(Config::Http(http::Config { url, ca: None, reach: Reach::MACHINE })).unwrap();
 
     assert!(matches!(ask(&upstream, Digests::Skip).await, Err(UpstreamError::Unreachable(_))));
 }

@@ -2,11 +2,10 @@
 //!
 //! Key and chain are kept, so that a container that restarts while no policy server answers has them. Without any a
 //! certificate of its own making serves, which clients that check do not trust: the policy decides about calls in any
-//! case.
-
-mod validity;
+//! case, but the gateway is not ready, so that a pod with a certificate keeps its callers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,7 +20,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::{Instant, sleep_until};
 
+use super::Tls;
 use super::state::State;
+use crate::wire::validity;
 
 /// File of key and chain.
 const FILE: &str = "certificate.pem";
@@ -54,6 +55,7 @@ pub struct Certificates {
     names: Vec<String>,
     state: State,
     shown: Arc<Shown>,
+    vouched_until: Arc<AtomicI64>,
     waiting: Mutex<Waiting>,
 }
 
@@ -83,26 +85,34 @@ impl Certificates {
             None
         });
         let kept = kept.and_then(|pem| match certified(&pem, &pem) {
-            Ok((shown, due)) => Some((shown, due)),
+            Ok(kept) => Some(kept),
             Err(error) => {
                 tracing::warn!(%error, "the certificate that was kept cannot be used");
                 None
             }
         });
-        let (shown, next) = if let Some((shown, due)) = kept {
-            (shown, Instant::now() + due)
+        let (Certified { shown, until, .. }, next) = if let Some(kept) = kept {
+            let next = Instant::now() + kept.due;
+            (kept, next)
         } else {
             let key = new_key()?;
             let own = CertificateParams::new(names.clone())?.self_signed(&key)?;
             tracing::warn!("until a policy server signs one, the certificate is of the gateway's own making");
-            (certified(key.serialize_pem().as_bytes(), own.pem().as_bytes())?.0, Instant::now())
+            let own = certified(key.serialize_pem().as_bytes(), own.pem().as_bytes())?;
+            (Certified { until: i64::MIN, ..own }, Instant::now()) // Nobody vouches for it at any time.
         };
         let shown = Arc::new(Shown(ArcSwap::from_pointee(shown)));
-        Ok(Self { names, state, shown, waiting: Mutex::new(Waiting { key: None, next }) })
+        let vouched_until = Arc::new(AtomicI64::new(until));
+        Ok(Self { names, state, shown, vouched_until, waiting: Mutex::new(Waiting { key: None, next }) })
     }
 
-    /// TLS 1.3 with whatever certificate is in use when a caller comes.
-    pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, CertificateError> {
+    /// TLS with whatever certificate is in use when a caller comes.
+    pub(super) fn tls(&self) -> Result<Tls, CertificateError> {
+        Ok(Tls { config: self.server_config()?, vouched_until: self.vouched_until.clone() })
+    }
+
+    /// TLS 1.3 alone.
+    fn server_config(&self) -> Result<Arc<ServerConfig>, CertificateError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -160,8 +170,9 @@ impl Certificates {
             return Err(CertificateError::Read);
         }
         let key = self.waiting.lock().key.as_ref().map(KeyPair::serialize_pem).ok_or(CertificateError::Unasked)?;
-        let (shown, due) = certified(key.as_bytes(), chain.as_bytes())?;
+        let Certified { shown, until, due } = certified(key.as_bytes(), chain.as_bytes())?;
         self.shown.0.store(Arc::new(shown));
+        self.vouched_until.store(until, Ordering::Relaxed);
         {
             let mut waiting = self.waiting.lock();
             waiting.key = None;
@@ -179,17 +190,28 @@ fn new_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
 }
 
-/// Key and chain that fit each other, and the time until two thirds of the life are over.
-fn certified(key: &[u8], chain: &[u8]) -> Result<(CertifiedKey, Duration), CertificateError> {
+/// A certificate that can be shown.
+struct Certified {
+    shown: CertifiedKey,
+    /// Its end, Unix time in seconds.
+    until: i64,
+    /// Time until two thirds of its life are over.
+    due: Duration,
+}
+
+/// Key and chain that fit each other.
+fn certified(key: &[u8], chain: &[u8]) -> Result<Certified, CertificateError> {
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::Read)?;
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| CertificateError::Read)?;
     let leaf = chain.first().ok_or(CertificateError::Read)?;
-    let (from, until) = validity::validity(leaf).ok_or(CertificateError::Read)?;
-    let certified = CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?;
-    let life = until.as_second().saturating_sub(from.as_second());
-    let due = from.as_second().saturating_add(life / 3 * 2).saturating_sub(Timestamp::now().as_second());
-    Ok((certified, Duration::from_secs(u64::try_from(due).unwrap_or_default()).max(RENEWAL)))
+    let (from, until) = validity(leaf).ok_or(CertificateError::Read)?;
+    let shown = CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?;
+    let (from, until) = (from.as_second(), until.as_second());
+    let life = until.saturating_sub(from);
+    let due = from.saturating_add(life / 3 * 2).saturating_sub(Timestamp::now().as_second());
+    let due = Duration::from_secs(u64::try_from(due).unwrap_or_default()).max(RENEWAL);
+    Ok(Certified { shown, until, due })
 }
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ async fn certificates(folder: &std::path::Path) -> Certificates {
     Certificates::load(vec![NAME.to_owned()], State::open(folder).unwrap()).await.unwrap()
 }
 
+/// For how many seconds from now somebody vouches for what is shown.
+fn vouched_for(certificates: &Certificates) -> i64 {
+    certificates.vouched_until.load(Ordering::Relaxed).saturating_sub(Timestamp::now().as_second())
+}
+
 /// Whether a client that trusts this authority alone talks with the gateway.
 async fn is_trusted(certificates: &Certificates, authority: &Authority) -> bool {
     let (client, server) = tokio::io::duplex(64 << 10);
@@ -64,12 +69,16 @@ async fn a_signed_certificate_is_used_at_once_and_after_a_restart() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let first = certificates(folder.path()).await;
     assert!(!is_trusted(&first, &authority).await, "nobody vouches for the first one");
+    assert!(vouched_for(&first) < 0);
 
     let request = first.due().await;
     first.install(&authority.sign(&request)).await;
 
     assert!(is_trusted(&first, &authority).await);
-    assert!(is_trusted(&certificates(folder.path()).await, &authority).await);
+    assert!(vouched_for(&first) > 0);
+    let restarted = certificates(folder.path()).await;
+    assert!(is_trusted(&restarted, &authority).await);
+    assert!(vouched_for(&restarted) > 0);
 }
 
 #[tokio::test]
@@ -117,6 +126,7 @@ async fn it_is_renewed_at_two_thirds_of_its_life_and_a_lost_request_is_repeated(
     let chain = parameters.self_signed(&KeyPair::from_pem(&key).unwrap()).unwrap().pem();
     let due = certificates.swap(&chain).await.unwrap();
 
+    assert!((24 * 3600 - 60..=24 * 3600).contains(&vouched_for(&certificates)));
     assert!((Duration::from_hours(16) - Duration::from_mins(1)..=Duration::from_hours(16)).contains(&due), "{due:?}");
     let installed = Instant::now();
     certificates.ask_again();

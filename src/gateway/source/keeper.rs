@@ -5,6 +5,7 @@ use tokio::task::spawn_blocking;
 
 use super::judge::{self, Known, Place, Refusal, Verdict};
 use crate::gateway::Gateway;
+use crate::gateway::causes::chain;
 use crate::gateway::state::State;
 use crate::policy::load::LoadError;
 use crate::policy::snapshot::Target;
@@ -38,17 +39,6 @@ pub(super) enum Refused {
     /// The thread that loaded it died.
     #[error("failed to load the snapshot: the thread that did so ended")]
     Died,
-}
-
-/// An error with its causes in one line: a nack has one.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
 }
 
 /// Owner of the policy of one server.

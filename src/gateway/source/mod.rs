@@ -5,12 +5,14 @@
 //! pace    PURE  when to try again
 //! keeper  puts a snapshot in force and writes it down
 //! stream  one connection to a policy server
+//! contact when there was one last, kept on disk
 //! ```
 //! At start the policy server has 3 s to answer. Then the newer of what was in force last and of the boot file counts,
 //! if its signature holds; else nothing is in force, and every call is refused. While there is no connection the boot
 //! file is read again: the operator may reach it where it does not reach us. Nothing that is older than what is known
 //! ever comes into force, from wherever it comes.
 
+pub(super) mod contact;
 mod judge;
 mod keeper;
 mod pace;

@@ -11,6 +11,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
+use crate::gateway::causes::chain;
 use crate::gateway::state;
 use crate::policy::version::Version;
 use crate::wire::envelope::SEALED_BYTES;
@@ -48,7 +49,7 @@ pub(super) enum StreamError {
     #[error("failed to read the token {0}: {1}")]
     Token(PathBuf, String),
     /// No connection, or no TLS with somebody the CA vouches for.
-    #[error("failed to connect to the policy server: {}", causes(.0))]
+    #[error("failed to connect to the policy server: {}", chain(.0))]
     Connect(#[from] tonic::transport::Error),
     /// It took too long.
     #[error("the policy server did not answer in time")]
@@ -65,16 +66,6 @@ impl From<Status> for StreamError {
     fn from(status: Status) -> Self {
         Self::Status(Box::new(status))
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
 }
 
 /// A connection.

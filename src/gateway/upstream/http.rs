@@ -1,13 +1,14 @@
 //! Streamable HTTP upstreams: one pooled HTTP/1.1 client a server, http or https.
 //!
-//! Owns connections, timeouts and the bounds of answers. Follows no redirect, keeps no cookie, and repeats a message
-//! only if nothing of it was sent: `hyper-util` does so for a reused connection that hyper found closed before it
-//! wrote to it, and nobody else does.
+//! Owns connections, timeouts and the bounds of answers. Connects only where [`Reach`] permits, follows no redirect,
+//! keeps no cookie, and repeats a message only if nothing of it was sent: `hyper-util` does so for a reused connection
+//! that hyper found closed before it wrote to it, and nobody else does.
 
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -15,7 +16,6 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ use crate::gateway::limits;
 use crate::gateway::protocol::envelope::Kind;
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
 use crate::gateway::protocol::sse::{Decoder, TooLarge};
+use crate::gateway::reach::{Connector, Reach};
 
 /// Where an HTTP server is.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,23 +34,25 @@ pub struct Config {
     pub url: String,
     /// The only authorities that may vouch for it, PEM; `None`: the public ones.
     pub ca: Option<String>,
+    /// Where it may be.
+    pub reach: Reach,
 }
 
-impl Config {
-    /// Whether the server runs where the gateway does.
-    pub fn is_loopback(&self) -> bool {
-        let uri: Uri = self.url.parse().unwrap_or_default();
-        let host = uri.host().unwrap_or_default();
-        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-        host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
-    }
+/// Whether a URL names the machine that the gateway runs on.
+pub fn is_loopback(url: &str) -> bool {
+    let uri: Uri = url.parse().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// A server reached over the network.
 pub struct HttpUpstream {
-    client: Connections,
+    /// Replaced when other authorities are to be trusted.
+    client: ArcSwap<Connections>,
     uri: Uri,
     host: HeaderValue,
+    reach: Reach,
     bounds: Bounds,
 }
 
@@ -89,8 +92,8 @@ const PASSED: [HeaderName; 4] = [RETRY_AFTER, CACHE_CONTROL, ALLOW, ACCEL];
 
 /// TLS costs memory, so a plain server has none.
 enum Connections {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Plain(Client<Connector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<Connector>, Full<Bytes>>),
 }
 
 impl Connections {
@@ -118,26 +121,16 @@ impl HttpUpstream {
             return Err(bad("it holds a user name or password"));
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its host is invalid"))?;
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(bounds.connect));
-        tcp.set_keepalive(Some(KEEPALIVE));
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE).pool_max_idle_per_host(POOL);
-        let client = match uri.scheme_str() {
-            Some("http") => Connections::Plain(builder.build(tcp)),
-            Some("https") => {
-                tcp.enforce_http(false);
-                let tls = HttpsConnectorBuilder::new()
-                    .with_tls_config(trusting(config.ca.as_deref()).map_err(|why| bad(&why))?)
-                    .https_only()
-                    .enable_http1()
-                    .wrap_connector(tcp);
-                Connections::Tls(builder.build(tls))
-            }
-            _ => return Err(bad("it must begin with http:// or https://")),
-        };
-        Ok(Self { client, uri, host, bounds })
+        let client = connections(&uri, config.ca.as_deref(), config.reach, bounds).map_err(|why| bad(&why))?;
+        Ok(Self { client: ArcSwap::from_pointee(client), uri, host, reach: config.reach, bounds })
+    }
+
+    /// Trusts these authorities (PEM) alone, for every call from now on: none goes over a connection that others
+    /// vouched for. Calls that run finish. On an error everything stays as it was.
+    pub(super) fn trust(&self, ca: &str) -> Result<(), UpstreamError> {
+        let client = connections(&self.uri, Some(ca), self.reach, self.bounds).map_err(UpstreamError::Unreachable)?;
+        self.client.store(Arc::new(client));
+        Ok(())
     }
 
     pub(super) async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
@@ -164,7 +157,8 @@ impl HttpUpstream {
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
-        let response = timeout(self.bounds.idle, self.client.request(request))
+        let answer = self.client.load().request(request);
+        let response = timeout(self.bounds.idle, answer)
             .await
             .map_err(|_| UpstreamError::Timeout)?
             .map_err(|error| classify(&error))?;
@@ -243,6 +237,25 @@ impl HttpUpstream {
             }
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}
+
+/// What opens and keeps connections to a server.
+fn connections(uri: &Uri, ca: Option<&str>, reach: Reach, bounds: Bounds) -> Result<Connections, String> {
+    let tcp = Connector::new(reach, |tcp| {
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(bounds.connect));
+        tcp.set_keepalive(Some(KEEPALIVE));
+    });
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE).pool_max_idle_per_host(POOL);
+    match uri.scheme_str() {
+        Some("http") => Ok(Connections::Plain(builder.build(tcp))),
+        Some("https") => {
+            let tls = HttpsConnectorBuilder::new().with_tls_config(trusting(ca)?).https_only().enable_http1();
+            Ok(Connections::Tls(builder.build(tls.wrap_connector(tcp))))
+        }
+        _ => Err("it must begin with http:// or https://".to_owned()),
     }
 }
 

@@ -138,6 +138,14 @@ impl Upstream {
         }
     }
 
+    /// Trusts these certificate authorities (PEM) and no others, for a server that is reached over TLS.
+    pub(super) fn trust(&self, ca: &str) -> Result<(), UpstreamError> {
+        match self {
+            Self::Http(upstream) => upstream.trust(ca),
+            Self::Stdio(_) => Ok(()),
+        }
+    }
+
     /// Ends every connection and child, waiting for children to be gone.
     pub async fn stop(&self) {
         match self {

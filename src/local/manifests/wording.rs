@@ -17,6 +17,7 @@ pub(super) fn of(error: &ValidationError<'_>) -> String {
         Kind::MinLength { .. } => "is too short or empty: write a value, or remove the field".to_owned(),
         Kind::MaxItems { limit } => format!("has more than {limit} items: split it"),
         Kind::MinItems { .. } => "is empty: add an item, or remove the field".to_owned(),
+        Kind::MaxProperties { limit: 0 } => "has no members: write `{}`".to_owned(),
         Kind::MaxProperties { limit } => format!("has more than {limit} members: remove some"),
         Kind::MinProperties { .. } => "is empty: set at least one member, or remove the field".to_owned(),
         Kind::Minimum { limit } => format!("must be at least {limit}"),

@@ -144,7 +144,7 @@ fn an_image_or_service_needs_a_command_or_a_url_and_a_remote_server_neither() {
     let (desired, problems) = folder.plan(&Desired::default());
 
     assert_eq!(desired.servers.keys().collect::<Vec<_>>(), ["far", "there"]);
-    let far = http::Config { url: "https://far.example.com/mcp".to_owned(), ca: None };
+    let far = http::Config { url: "https://far.example.com/mcp".to_owned(), ca: None, reach: Reach::MACHINE };
     assert_eq!(desired.servers["far"].config, Config::Http(far));
     let text = messages(&problems);
     assert!(text.contains("servers.files is missing: an image is not run on a laptop: add the `command`"), "{text}");

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{ServerName, UnixTime};
 
 use super::*;
 
@@ -58,6 +57,30 @@ fn another_root_is_other_keys() {
     let host = ["policy.toolgate.svc".to_owned()];
     let certificate = other.server_certificate(&host, now()).unwrap();
     assert!(!trusted(&one, &certificate.certificate.into(), "policy.toolgate.svc", 0));
+}
+
+/// Clients hold either certificate for two years, and gateways have theirs from before and after.
+#[test]
+fn a_ca_near_its_end_is_made_anew_and_vouches_for_what_the_old_one_does() {
+    let days = |days: i64| SignedDuration::from_hours(days * 24);
+    let at_start = Keys::fresh(now()).unwrap();
+    assert!(Keys::renewed(&at_start, now() + days(8 * 365 - 1)).unwrap().is_none());
+    assert!(Keys::renewed(&at_start, now() + days(8 * 365)).unwrap().is_some());
+    let mut data = Keys::fresh(now() - days(9 * 365)).unwrap();
+    data.insert("epoch".to_owned(), b"7".to_vec());
+
+    let renewed = Keys::renewed(&data, now()).unwrap().unwrap();
+
+    assert_eq!((&renewed[ROOT], &renewed["epoch"]), (&data[ROOT], &data["epoch"]));
+    assert!(Keys::renewed(&renewed, now()).unwrap().is_none());
+    let (before, after) = (Keys::of(&data).unwrap(), Keys::of(&renewed).unwrap());
+    assert_ne!(before.ca_pem(), after.ca_pem());
+    assert_eq!(before.verify_key(), after.verify_key());
+    let host = ["policy.toolgate.svc".to_owned()];
+    for (signing, trusting) in [(&before, &after), (&after, &before)] {
+        let certificate = signing.server_certificate(&host, now()).unwrap();
+        assert!(trusted(trusting, &certificate.certificate.into(), "policy.toolgate.svc", 0));
+    }
 }
 
 #[test]

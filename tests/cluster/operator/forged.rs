@@ -34,7 +34,7 @@ async fn a_forged_snapshot_is_not_booted_from() {
         gateway.answers(pod.admin, "/healthz").await;
         // It has no certificate either: nothing is served to callers, or that nothing is in force.
         eventually("be refused", async || match caller.try_call("ok").await {
-            Err(_) => gateway_is_not_ready(&pod).await.then_some(()),
+            Err(_) => gateway_has_no_policy(&pod).await.then_some(()),
             Ok(answer) => {
                 assert_eq!(answer.refusal(), NO_POLICY, "forged snapshot {number}");
                 Some(())
@@ -48,12 +48,12 @@ async fn a_forged_snapshot_is_not_booted_from() {
     pod.forget_state();
     let log = world.scratch.path().join("good.log");
     let mut gateway = Process::start("the gateway", &mut pod.gateway(), &log);
-    gateway.answers(pod.admin, "/readyz").await;
+    gateway.answers(pod.admin, "/startupz").await;
 }
 
 /// The gateway has said that it has nothing to enforce, as opposed to not having looked yet.
-async fn gateway_is_not_ready(pod: &Pod) -> bool {
-    let answer = super::client::get(&format!("http://127.0.0.1:{}/readyz", pod.admin)).await;
+async fn gateway_has_no_policy(pod: &Pod) -> bool {
+    let answer = super::client::get(&format!("http://127.0.0.1:{}/startupz", pod.admin)).await;
     answer.is_ok_and(|answer| answer.status == 503)
 }
 

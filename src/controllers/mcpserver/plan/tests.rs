@@ -117,10 +117,9 @@ fn a_service_or_a_remote_has_the_gateway_in_front_as_the_only_container() {
     }
     assert!(args(&of_service["containers"][0]).ends_with("--upstream http://web.agents.svc:80/x"));
     let gateway = &of_remote["containers"][0];
-    assert!(
-        args(gateway)
-            .ends_with("--upstream https://mcp.example.com/mcp --upstream-ca /etc/toolgate/upstream-ca/ca.crt")
-    );
+    assert!(args(gateway).ends_with(
+        "--upstream https://mcp.example.com/mcp --upstream-is-remote --upstream-ca /etc/toolgate/upstream-ca/ca.crt"
+    ));
     assert_eq!(
         named(&of_remote["volumes"], "toolgate-upstream-ca")["configMap"],
         json!({"name": "corp", "items": [{"key": "ca.pem", "path": "ca.crt"}]})

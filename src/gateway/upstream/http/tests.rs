@@ -17,9 +17,13 @@ fn post(message: &str) -> Outbound {
     Outbound { verb, era: Era::Legacy, caller: None, session: None, headers: HeaderMap::new() }
 }
 
+fn at(url: &str, ca: Option<String>) -> Config {
+    Config { url: url.to_owned(), ca, reach: Reach::MACHINE }
+}
+
 fn upstream(port: u16) -> HttpUpstream {
     let bounds = Bounds { connect: Duration::from_secs(5), idle: Duration::from_millis(300), message: 1024 };
-    HttpUpstream::bounded(&Config { url: format!("http://127.0.0.1:{port}/mcp"), ca: None }, bounds).unwrap()
+    HttpUpstream::bounded(&at(&format!("http://127.0.0.1:{port}/mcp"), None), bounds).unwrap()
 }
 
 /// Reads one request with its body. `None` when the peer closes.
@@ -305,7 +309,7 @@ fn a_url_that_cannot_work_is_refused_with_its_reason() {
         ("http://", "cannot be parsed"),
         ("http://me:secret@a/mcp", "password"),
     ] {
-        let error = HttpUpstream::new(&Config { url: url.to_owned(), ca: None }).err().unwrap();
+        let error = HttpUpstream::new(&at(url, None)).err().unwrap();
 
         assert!(error.to_string().contains(why), "{url}: {error}");
     }
@@ -316,7 +320,7 @@ async fn tls_to_a_peer_that_speaks_none_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { listener.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await });
-    let upstream = HttpUpstream::new(&Config { url: format!("https://127.0.0.1:{port}/mcp"), ca: None }).unwrap();
+    let upstream = HttpUpstream::new(&at(&format!("https://127.0.0.1:{port}/mcp"), None)).unwrap();
 
     let error = upstream.send(post(CALL)).await.err().unwrap();
 
@@ -345,19 +349,43 @@ async fn a_private_authority_counts_where_it_is_named_and_is_the_only_one() {
             }
         }
     });
-    let send = async |ca: Option<String>| HttpUpstream::new(&Config { url: url.clone(), ca })?.send(post(CALL)).await;
+    let send = async |ca: Option<String>| HttpUpstream::new(&at(&url, ca))?.send(post(CALL)).await;
 
     assert!(send(Some(certified.cert.pem())).await.is_ok());
     assert!(matches!(send(None).await, Err(UpstreamError::Unreachable(_))));
     let another = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap().cert.pem();
-    assert!(matches!(send(Some(another)).await, Err(UpstreamError::Unreachable(_))));
+    assert!(matches!(send(Some(another.clone())).await, Err(UpstreamError::Unreachable(_))));
     assert!(matches!(send(Some("no PEM".to_owned())).await, Err(UpstreamError::Unreachable(_))), "nobody is trusted");
+
+    let upstream = HttpUpstream::new(&at(&url, Some(certified.cert.pem()))).unwrap();
+    assert!(upstream.send(post(CALL)).await.is_ok());
+    assert!(upstream.trust("no PEM").is_err());
+    assert!(upstream.send(post(CALL)).await.is_ok(), "whom it trusted stays");
+    upstream.trust(&another).unwrap();
+    assert!(
+        matches!(upstream.send(post(CALL)).await, Err(UpstreamError::Unreachable(_))),
+        "also not on an open connection"
+    );
+    upstream.trust(&(another + &certified.cert.pem())).unwrap();
+    assert!(upstream.send(post(CALL)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_within_the_gateways_own_machine_is_not_reached_as_a_remote_one() {
+    let (port, mut requests) = scripted(json("200 OK", "", ANSWER), false).await;
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+        let remote = Config { reach: Reach::NETWORKS, ..at(&format!("http://{host}:{port}/mcp"), None) };
+        let error = HttpUpstream::new(&remote).unwrap().send(post(CALL)).await.err().unwrap();
+
+        assert!(matches!(&error, UpstreamError::Unreachable(why) if why.contains("never connected to")), "{error:?}");
+    }
+    assert!(requests.try_recv().is_err());
+
+    upstream(port).send(post(CALL)).await.unwrap(); // The positive control.
 }
 
 #[test]
 fn only_loopback_is_beside_the_gateway() {
-    let is_loopback = |url: &str| Config { url: url.to_owned(), ca: None }.is_loopback();
-
     for url in ["http://127.0.0.1:8000/mcp", "http://localhost/", "http://[::1]:1/", "http://[::ffff:127.0.0.1]/"] {
         assert!(is_loopback(url), "{url}");
     }

@@ -11,7 +11,7 @@ const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 /// The first and the last instant of a certificate, DER; `None` if it is none.
-pub(super) fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
+pub fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let (certificate, _) = expect(SEQUENCE, certificate)?;
     let (body, _) = expect(SEQUENCE, certificate)?;
     let (tag, _, rest) = element(body)?;
