@@ -6,6 +6,9 @@
 //! cluster itself went back (etcd was restored): a new epoch begins, in which versions start over. So it does when a
 //! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
 //! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
+//!
+//! The Secret goes back with the rest. So an epoch that gateways claim, and the Secret does not know, is one that was
+//! lost: the next begins beyond it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LIST: Duration = Duration::from_mins(1);
 /// Most namespaces whose claims are kept; others claim again.
 const CLAIMS: usize = 256;
+/// Most epochs that can have been lost. Who claims more lies, and would use up the numbers.
+const LOST: u64 = 16;
 
 /// The epoch now, and the claims that could end it.
 pub struct Epochs {
@@ -78,13 +83,20 @@ impl Epochs {
 
     /// A gateway of this server claims to have lived under this version, which is newer than what was read here.
     pub(super) fn claim(&self, target: &Target, version: &Version) {
-        let mut claims = self.claims.lock();
-        if claims.len() >= CLAIMS && !claims.contains_key(&target.namespace) {
-            return;
+        if self.put(&target.namespace, version) {
+            self.is_claimed.notify_one();
         }
-        let claim = claims.entry(target.namespace.clone()).or_default();
+    }
+
+    /// Keeps a claim, if there is room.
+    fn put(&self, namespace: &str, version: &Version) -> bool {
+        let mut claims = self.claims.lock();
+        if claims.len() >= CLAIMS && !claims.contains_key(namespace) {
+            return false;
+        }
+        let claim = claims.entry(namespace.to_owned()).or_default();
         *claim = newest(claim, version);
-        self.is_claimed.notify_one();
+        true
     }
 
     /// The caches of this process have seen that the cluster's history went back.
@@ -112,7 +124,10 @@ impl Epochs {
                     is_settled &= is_raised;
                 }
                 for (namespace, claim) in claims {
-                    is_settled &= self.settle(&caches, &namespace, &claim).await;
+                    if !self.settle(&caches, &namespace, &claim).await {
+                        is_settled = false;
+                        self.put(&namespace, &claim); // A gateway that waits says nothing twice.
+                    }
                 }
                 is_settled
             };
@@ -125,8 +140,8 @@ impl Epochs {
                 () = sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
-            if self.is_rewound.load(Ordering::Acquire) {
-                self.is_claimed.notify_one(); // It was not raised: again.
+            if self.is_rewound.load(Ordering::Acquire) || !self.claims.lock().is_empty() {
+                self.is_claimed.notify_one(); // Not settled: again.
             }
         }
     }
@@ -134,9 +149,18 @@ impl Epochs {
     /// Whether the claim is no more than what is known now.
     async fn settle(&self, caches: &Caches, namespace: &str, claim: &Version) -> bool {
         let now = *self.now.borrow();
+        if claim.epoch > now + LOST {
+            tracing::error!(namespace, epoch = claim.epoch, "a gateway claims an epoch that cannot have been");
+            return true;
+        }
         if claim.epoch > now {
-            self.adopt().await;
-            return claim.epoch <= *self.now.borrow();
+            match self.adopt().await {
+                Some(stored) if stored >= claim.epoch => {}
+                // It was in the Secret before any gateway heard of it: the Secret went back.
+                Some(_) => self.raise(claim.epoch).await,
+                None => {}
+            }
+            return *self.now.borrow() >= claim.epoch;
         }
         if claim.epoch < now || !is_ahead(caches, namespace, claim) {
             return true;
@@ -152,16 +176,21 @@ impl Epochs {
         true
     }
 
-    /// Another replica may have begun a new epoch.
-    async fn adopt(&self) {
-        let Some(secret) = &self.secret else { return };
-        match secret.get().await {
-            Ok(Some(found)) => self.enter(epoch_of(&found)),
+    /// Another replica may have begun a new epoch. What the Secret says, if it was read.
+    async fn adopt(&self) -> Option<u64> {
+        match self.secret.as_ref()?.get().await {
+            Ok(Some(found)) => {
+                let stored = epoch_of(&found);
+                self.enter(stored);
+                return Some(stored);
+            }
             Ok(None) => tracing::warn!("the Secret with the epoch is gone; the epoch stays"),
             Err(error) => tracing::warn!(%error, "the epoch was not read; it stays"),
         }
+        None
     }
 
+    /// Begins the epoch after `from`, unless the Secret knows of a newer one.
     async fn raise(&self, from: u64) {
         let Some(secret) = &self.secret else { return };
         let found = match secret.get().await {
@@ -192,7 +221,9 @@ impl Epochs {
                 );
                 self.enter(from + 1);
             }
-            Ok(None) => self.adopt().await,
+            Ok(None) => {
+                self.adopt().await;
+            }
             Err(error) => tracing::warn!(%error, "the new epoch was not written; the epoch stays"),
         }
     }

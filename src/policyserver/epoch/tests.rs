@@ -118,6 +118,49 @@ async fn a_claim_while_the_api_server_is_away_begins_no_epoch() {
     assert_eq!(*replica.epochs.now().borrow(), 1);
 }
 
+/// Two restores of one backup: the second takes the epoch of the first away, and the process that knew it is gone too.
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_the_secret_lost_is_not_used_again() {
+    let replica = Replica::start(Fake::default().client()).await;
+
+    replica.claims(2, 150);
+    replica.reaches(3).await;
+
+    assert_eq!(replica.stored().await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_cannot_have_been_is_a_lie() {
+    let replica = Replica::start(Fake::default().client()).await;
+
+    for epoch in [1 + LOST + 1, u64::MAX] {
+        replica.claims(epoch, 150);
+        tokio::time::sleep(LATER).await;
+    }
+
+    assert_eq!(replica.stored().await, 1);
+}
+
+/// A gateway that waits for a newer policy says nothing twice.
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_looked_into_once_the_api_server_is_back() {
+    let replica = Replica::start(Fake::default().client()).await;
+
+    replica.claims(1, 150); // Nothing answers the list.
+    tokio::time::sleep(LATER).await;
+    assert_eq!(*replica.epochs.now().borrow(), 1);
+    let lists = replica.caches.roles.clone();
+    let listing = tokio::spawn(async move {
+        loop {
+            lists.doubted().await;
+            lists.relist(120, Vec::new());
+        }
+    });
+
+    replica.reaches(2).await;
+    listing.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_history_that_went_back_begins_an_epoch() {
     let replica = Replica::start(Fake::default().client()).await;
