@@ -275,6 +275,18 @@ async fn a_gateway_that_knows_more_waits_until_the_replica_has_caught_up() {
     assert_eq!(gateway.snapshot().await.version.seen["McpRole"], 160);
 }
 
+/// A gateway that has just started knows what lies on its disk, and enforces nothing.
+#[tokio::test]
+async fn who_knows_a_version_and_enforces_nothing_has_acknowledged_nothing() {
+    let cluster = Cluster::new().await;
+    let version = Some(cluster_version(&cluster).await);
+    let token = cluster.token_key.token("github-1", "uid-github");
+
+    let _gateway = cluster.follow(&token, proto::Hello { version, ..hello("github") }).await.unwrap();
+
+    cluster.reported(|report| report.program == "test" && report.acked.is_none()).await;
+}
+
 /// A restore of etcd while the operator runs: what was edited since is gone, and versions are lower than before.
 #[tokio::test]
 async fn after_a_restore_gateways_follow_the_restored_policy() {
