@@ -84,6 +84,15 @@ struct Part<K> {
     is_doubted: Notify,
 }
 
+impl<K> Part<K> {
+    async fn refresh(&self) {
+        let mut lists = self.lists.subscribe();
+        lists.borrow_and_update();
+        self.is_doubted.notify_one();
+        let _ = lists.changed().await; // Its sender lives in the cache.
+    }
+}
+
 /// Listens to a cache. Never fails: whoever falls behind is told that anything may have changed.
 pub struct Changes(broadcast::Receiver<Change>);
 
@@ -172,11 +181,14 @@ where
     /// while the API server is away.
     pub async fn refresh(&self, namespace: &str) {
         let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
-        let Some(part) = part else { return };
-        let mut lists = part.lists.subscribe();
-        lists.borrow_and_update();
-        part.is_doubted.notify_one();
-        let _ = lists.changed().await; // Its sender lives in the cache.
+        if let Some(part) = part {
+            part.refresh().await;
+        }
+    }
+
+    /// Lists everything anew, as [`Cache::refresh`] does with one namespace.
+    pub async fn refresh_all(&self) {
+        future::join_all(self.shared.parts.iter().map(Part::refresh)).await;
     }
 
     /// Another number after every change: for what is computed from all objects and kept.
@@ -227,7 +239,7 @@ where
             Ok(watcher::Event::Init) => {
                 listed.clear();
                 // Read before the relist begins: the stream is not polled meanwhile.
-                floor = list_version(&api).await.unwrap_or(0);
+                floor = answered_version(&api).await;
             }
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(key(&object), Arc::new(trimmed(object)));
@@ -269,17 +281,26 @@ where
     }
 }
 
-/// The version of the whole kind, as soon as the server answers.
+/// The version of the whole kind, as soon as the server answers, after a pause.
 async fn next_version<K>(api: &Api<K>) -> u64
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    tokio::time::sleep(PAUSES.0).await;
+    answered_version(api).await
+}
+
+/// The version of the whole kind, as soon as the server answers.
+async fn answered_version<K>(api: &Api<K>) -> u64
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
     let mut pause = PAUSES.0;
     loop {
-        tokio::time::sleep(pause).await;
         if let Some(version) = list_version(api).await {
             return version;
         }
+        tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }

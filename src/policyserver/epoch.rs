@@ -7,6 +7,9 @@
 //! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
 //! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
 //!
+//! Caches see it one after the other. Versions of a new epoch must be those of the new history, or the next cache to see
+//! it would make them go back again: so before this process enters an epoch, every kind is listed anew.
+//!
 //! The Secret goes back with the rest. So an epoch that gateways claim, and the Secret does not know, is one that was
 //! lost: the next begins beyond it.
 
@@ -118,7 +121,7 @@ impl Epochs {
             let work = async {
                 let mut is_settled = true;
                 if self.is_rewound.load(Ordering::Acquire) {
-                    self.raise(before).await;
+                    self.raise(before, &caches).await;
                     let is_raised = *self.now.borrow() > before;
                     self.is_rewound.fetch_and(!is_raised, Ordering::AcqRel);
                     is_settled &= is_raised;
@@ -154,11 +157,10 @@ impl Epochs {
             return true;
         }
         if claim.epoch > now {
-            match self.adopt().await {
-                Some(stored) if stored >= claim.epoch => {}
+            match self.adopt(caches).await {
                 // It was in the Secret before any gateway heard of it: the Secret went back.
-                Some(_) => self.raise(claim.epoch).await,
-                None => {}
+                Some(stored) if stored < claim.epoch => self.raise(claim.epoch, caches).await,
+                Some(_) | None => {}
             }
             return *self.now.borrow() >= claim.epoch;
         }
@@ -170,18 +172,18 @@ impl Epochs {
             return false;
         }
         if is_ahead(caches, namespace, claim) {
-            self.raise(now).await;
+            self.raise(now, caches).await;
             return *self.now.borrow() > now;
         }
         true
     }
 
     /// Another replica may have begun a new epoch. What the Secret says, if it was read.
-    async fn adopt(&self) -> Option<u64> {
+    async fn adopt(&self, caches: &Caches) -> Option<u64> {
         match self.secret.as_ref()?.get().await {
             Ok(Some(found)) => {
                 let stored = epoch_of(&found);
-                self.enter(stored);
+                self.enter(stored, caches).await;
                 return Some(stored);
             }
             Ok(None) => tracing::warn!("the Secret with the epoch is gone; the epoch stays"),
@@ -191,7 +193,7 @@ impl Epochs {
     }
 
     /// Begins the epoch after `from`, unless the Secret knows of a newer one.
-    async fn raise(&self, from: u64) {
+    async fn raise(&self, from: u64, caches: &Caches) {
         let Some(secret) = &self.secret else { return };
         let found = match secret.get().await {
             Ok(Some(found)) => found,
@@ -200,7 +202,7 @@ impl Epochs {
         };
         let stored = epoch_of(&found);
         if stored > from {
-            return self.enter(stored); // Another replica was faster.
+            return self.enter(stored, caches).await; // Another replica was faster.
         }
         let now = Timestamp::now().as_second();
         let began = number(&found, BEGAN).and_then(|began| i64::try_from(began).ok());
@@ -219,16 +221,22 @@ impl Epochs {
                     epoch = from + 1,
                     "gateways know more than the cluster: its history went back, so a new epoch begins"
                 );
-                self.enter(from + 1);
+                self.enter(from + 1, caches).await;
             }
             Ok(None) => {
-                self.adopt().await;
+                self.adopt(caches).await;
             }
             Err(error) => tracing::warn!(%error, "the new epoch was not written; the epoch stays"),
         }
     }
 
-    fn enter(&self, epoch: u64) {
+    async fn enter(&self, epoch: u64, caches: &Caches) {
+        if epoch <= *self.now.borrow() {
+            return;
+        }
+        if timeout(LIST, relist(caches)).await.is_err() {
+            return tracing::warn!(epoch, "a new epoch is not entered yet: what is in the cluster could not be listed");
+        }
         self.now.send_if_modified(|now| {
             let is_newer = epoch > *now;
             *now = epoch.max(*now);
@@ -289,6 +297,17 @@ async fn refresh(caches: &Caches, namespace: &str, claim: &Version) {
                 config_maps.refresh(namespace).await;
             }
         },
+    );
+}
+
+async fn relist(caches: &Caches) {
+    let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = caches;
+    tokio::join!(
+        servers.refresh_all(),
+        tools.refresh_all(),
+        roles.refresh_all(),
+        gateways.refresh_all(),
+        config_maps.refresh_all(),
     );
 }
 

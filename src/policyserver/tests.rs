@@ -296,6 +296,11 @@ async fn after_a_restore_gateways_follow_the_restored_policy() {
     let epochs = Epochs::load(secret).await.unwrap();
     let token_key = TokenKey::new("1");
     let cluster = Cluster::in_epochs(caches(&token_key), keys, token_key, epochs).await;
+    tokio::spawn(cluster.caches.servers.clone().answer_doubts());
+    tokio::spawn(cluster.caches.tools.clone().answer_doubts());
+    tokio::spawn(cluster.caches.roles.clone().answer_doubts());
+    tokio::spawn(cluster.caches.gateways.clone().answer_doubts());
+    tokio::spawn(cluster.caches.config_maps.clone().answer_doubts());
     let mut gateway = cluster.github().await;
     let before = gateway.snapshot().await;
 
