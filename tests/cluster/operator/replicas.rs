@@ -141,7 +141,7 @@ async fn of_three_operators_the_leader_may_stop_or_die_and_no_call_fails_and_no_
     assert!(succession < SUCCESSION, "{third} leads {succession:?} after {second} died");
     world.delete("McpRole", "more").await;
     for caller in &callers {
-        eventually("be revoked", async || (caller.call("secret").await.refusal() == UNKNOWN_TOOL).then_some(())).await;
+        eventually("be revoked", async || (!caller.call("secret").await.is_result()).then_some(())).await;
     }
     world.apply_role("again", "caller", "secret").await;
     world.condition("McpRole", "again", "Programmed", "True").await;
