@@ -7,8 +7,8 @@
 //! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
 //! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
 //!
-//! Caches see it one after the other. Versions of a new epoch must be those of the new history, or the next cache to see
-//! it would make them go back again: so before this process enters an epoch, every kind is listed anew.
+//! Caches see it one after the other. Versions of a new epoch must be those of the new history, or the next cache to
+//! see it would make them go back again: so before this process enters an epoch, every kind is listed anew.
 //!
 //! The Secret goes back with the rest. So an epoch that gateways claim, and the Secret does not know, is one that was
 //! lost: the next begins beyond it.

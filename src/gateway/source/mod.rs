@@ -176,8 +176,8 @@ impl<'g> Source<'g> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             format: FORMAT,
             understands: UNDERSTOOD.iter().map(|&name| name.to_owned()).collect(),
-            // What lies on disk counts before it is in force: else a policy server that lags behind would send what must
-            // be refused, and not know why.
+            // What lies on disk counts before it is in force: else a policy server that lags behind would send what
+            // must be refused, and not know why.
             version: floor.as_ref().map(Into::into),
             hash: in_force.map(|now| now.hash).unwrap_or_default(),
         }

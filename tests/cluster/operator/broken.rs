@@ -94,26 +94,22 @@ async fn a_pod_template_that_takes_the_gateway_away_changes_nothing_and_its_stat
     let deployments = scene.world.space.api::<Deployment>();
     let template = async || within("read", deployments.get("tickets")).await.unwrap().spec.unwrap().template;
     let before = template().await;
-    for (patch, pointer) in [
-        (
-            json!({"spec": {"initContainers": [{"name": "toolgate-gateway", "$patch": "delete"}]}}),
-            "/spec/podTemplate/spec/initContainers",
-        ),
-        (
-            json!({"spec": {"initContainers": [{"name": "toolgate-gateway", "image": "mine"}]}}),
-            "/spec/podTemplate/spec/initContainers",
-        ),
-        (json!({"spec": {"hostNetwork": true}}), "/spec/podTemplate/spec/hostNetwork"),
-        (json!({"spec": {"hostPID": true}}), "/spec/podTemplate/spec/hostPID"),
-        (json!({"spec": {"shareProcessNamespace": true}}), "/spec/podTemplate/spec/shareProcessNamespace"),
+    let init = |members: Value| json!({"spec": {"initContainers": [members]}});
+    for (patch, field) in [
+        (init(json!({"name": "toolgate-gateway", "$patch": "delete"})), "initContainers"),
+        (init(json!({"name": "toolgate-gateway", "image": "mine"})), "initContainers"),
+        (json!({"spec": {"hostNetwork": true}}), "hostNetwork"),
+        (json!({"spec": {"hostPID": true}}), "hostPID"),
+        (json!({"spec": {"shareProcessNamespace": true}}), "shareProcessNamespace"),
     ] {
+        let pointer = format!("/spec/podTemplate/spec/{field}");
         // Replaced, not merged with the one before.
         scene.world.patch("McpServer", "tickets", json!({"spec": {"podTemplate": null}})).await;
         scene.world.condition("McpServer", "tickets", "Accepted", "True").await;
         scene.world.patch("McpServer", "tickets", json!({"spec": {"podTemplate": patch}})).await;
         let accepted = scene.world.condition("McpServer", "tickets", "Accepted", "False").await;
         assert_eq!(accepted["reason"], "InvalidPodTemplate", "{accepted}");
-        assert!(accepted["message"].as_str().unwrap().contains(pointer), "{pointer}: {accepted}");
+        assert!(accepted["message"].as_str().unwrap().contains(&pointer), "{pointer}: {accepted}");
         assert_eq!(template().await, before, "{pointer}");
         goes_on(&scene).await;
     }

@@ -1,4 +1,4 @@
-//! What servers offer, however much and whatever it is called: bounded in the cluster, and declared by itself on demand.
+//! What servers offer, however much and whatever it is called: bounded in the cluster, and registered on demand.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DynamicObject, ListParams};

@@ -32,7 +32,8 @@ async fn epoch(world: &World) -> u64 {
 async fn write_much(world: &World) {
     let maps = world.home.api::<ConfigMap>();
     let write = async |number: usize| {
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "much"}, "data": {"n": number.to_string()}});
+        let data = json!({"n": number.to_string()});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "much"}, "data": data});
         let params = PatchParams::apply(MANAGER).force();
         within("write", maps.patch("much", &params, &Patch::Apply(map))).await.expect("it is written");
     };
