@@ -121,13 +121,21 @@ impl<K> Object for K where
 /// A kind and a key.
 type Place = (TypeId, Key);
 
+/// What caches may not have yet.
+#[derive(Default)]
+struct Written {
+    /// The version that our last write made of an object, until the cache has it.
+    versions: HashMap<Place, u64>,
+    /// [`Cache::rewinds`] of each kind when it was last asked for.
+    rewinds: HashMap<TypeId, u64>,
+}
+
 /// Writes for one controller.
 pub struct Writer {
     client: Client,
     manager: String,
     metrics: Arc<Metrics>,
-    /// The version that our last write made of an object, until the cache has it.
-    written: Mutex<HashMap<Place, u64>>,
+    written: Mutex<Written>,
     /// What the server made of a declaration, where that is not literally so: digests of both.
     normalised: Mutex<HashMap<Place, (String, String)>>,
 }
@@ -142,19 +150,23 @@ impl Writer {
     /// Whether a cache does not yet have what was last written here: what it says of this object is old.
     pub fn is_behind<K: Object>(&self, key: &Key, cache: &Cache<K>) -> bool {
         let mut written = self.written.lock();
-        let place = place::<K>(key);
-        let Some(version) = written.get(&place) else { return false };
+        let (kind, place, rewinds) = (TypeId::of::<K>(), place::<K>(key), cache.rewinds());
+        // What was written in a history that went back may never come: waiting for it would be waiting for ever.
+        if written.rewinds.insert(kind, rewinds).unwrap_or(0) != rewinds {
+            written.versions.retain(|(of, _), _| *of != kind);
+        }
+        let Some(version) = written.versions.get(&place) else { return false };
         if cache.version(&key.0) < *version {
             return true;
         }
-        written.remove(&place);
+        written.versions.remove(&place);
         false
     }
 
     /// An object is gone: nothing more is remembered of it.
     pub fn forget<K: Object>(&self, key: &Key) {
         let place = place::<K>(key);
-        self.written.lock().remove(&place);
+        self.written.lock().versions.remove(&place);
         self.normalised.lock().remove(&place);
     }
 
@@ -300,7 +312,7 @@ impl Writer {
     fn wrote<K: Object>(&self, object: &K, verb: &'static str) {
         self.metrics.wrote(&self.manager, &K::kind(&()), verb);
         let version = resource_version(object);
-        self.written.lock().insert(place::<K>(&key(object)), version);
+        self.written.lock().versions.insert(place::<K>(&key(object)), version);
     }
 }
 

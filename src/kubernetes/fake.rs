@@ -132,12 +132,21 @@ impl Fake {
 
     /// Ends every watch, as an API server does that compacted its history.
     pub(crate) fn break_watches(&self) {
+        self.end_watches(410, "Expired");
+    }
+
+    /// Every watch breaks off, and may go on from where it was.
+    pub(crate) fn cut_watches(&self) {
+        self.end_watches(500, "InternalError");
+    }
+
+    fn end_watches(&self, code: u16, reason: &str) {
         let mut state = self.0.lock();
-        let gone = json!({"type": "ERROR", "object": {
-            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old",
+        let error = json!({"type": "ERROR", "object": {
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "",
         }});
         for (_, watcher) in state.watchers.drain(..) {
-            let _ = watcher.send(gone.clone());
+            let _ = watcher.send(error.clone());
         }
     }
 

@@ -11,12 +11,15 @@
 //!
 //! Lists are read from the majority of etcd, so a relist can be older than what was seen only where the cluster's own
 //! history went back, as after a restore of etcd: then the version goes back with it, and [`Cache::rewinds`] counts.
+//! No watch tells that: one from a version that the cluster has not reached yet is served, and silent until it has. So
+//! after a watch broke off the version is asked for, and one that is behind what was seen is a reason to list anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::{Fuse, FusedFuture as _, FutureExt as _};
 use futures::{StreamExt as _, future};
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
@@ -32,6 +35,8 @@ use super::Key;
 const CHANGES: usize = 4096;
 /// Time for the list of one object before a relist.
 const LIST: Duration = Duration::from_secs(10);
+/// First and last pause before the version is asked for, after a watch broke off.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,6 +82,15 @@ struct Part<K> {
     /// How often it was listed.
     lists: watch::Sender<u64>,
     is_doubted: Notify,
+}
+
+impl<K> Part<K> {
+    async fn refresh(&self) {
+        let mut lists = self.lists.subscribe();
+        lists.borrow_and_update();
+        self.is_doubted.notify_one();
+        let _ = lists.changed().await; // Its sender lives in the cache.
+    }
 }
 
 /// Listens to a cache. Never fails: whoever falls behind is told that anything may have changed.
@@ -167,16 +181,20 @@ where
     /// while the API server is away.
     pub async fn refresh(&self, namespace: &str) {
         let part = self.shared.parts.iter().find(|part| part.namespace.as_deref().is_none_or(|own| own == namespace));
-        let Some(part) = part else { return };
-        let mut lists = part.lists.subscribe();
-        lists.borrow_and_update();
-        part.is_doubted.notify_one();
-        let _ = lists.changed().await; // Its sender lives in the cache.
+        if let Some(part) = part {
+            part.refresh().await;
+        }
+    }
+
+    /// Lists everything anew, as [`Cache::refresh`] does with one namespace.
+    pub async fn refresh_all(&self) {
+        future::join_all(self.shared.parts.iter().map(Part::refresh)).await;
     }
 
     /// Another number after every change: for what is computed from all objects and kept.
     pub fn stamp(&self) -> u64 {
-        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow());
+        // Spread, for a version that goes back is always told with one list more.
+        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow() << 48);
         self.shared.parts.iter().map(of).fold(0, u64::wrapping_add)
     }
 
@@ -201,11 +219,18 @@ where
     let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
     let mut floor = 0;
+    let mut after_break = Box::pin(Fuse::terminated());
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             () = part.is_doubted.notified() => {
                 events.set(begin());
+                continue;
+            }
+            version = &mut after_break => {
+                if version != 0 && version < part.version.load(Ordering::Acquire) {
+                    events.set(begin());
+                }
                 continue;
             }
         };
@@ -214,7 +239,7 @@ where
             Ok(watcher::Event::Init) => {
                 listed.clear();
                 // Read before the relist begins: the stream is not polled meanwhile.
-                floor = list_version(&api).await;
+                floor = answered_version(&api).await;
             }
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(key(&object), Arc::new(trimmed(object)));
@@ -248,19 +273,46 @@ where
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::warn!(kind = %K::kind(&()), error, "a watch broke off, and is tried again");
+                if after_break.is_terminated() {
+                    after_break.set(next_version(&api).fuse());
+                }
             }
         }
     }
 }
 
-/// The version of the whole kind now. 0, which claims nothing, where the server does not say.
-async fn list_version<K>(api: &Api<K>) -> u64
+/// The version of the whole kind, as soon as the server answers, after a pause.
+async fn next_version<K>(api: &Api<K>) -> u64
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    tokio::time::sleep(PAUSES.0).await;
+    answered_version(api).await
+}
+
+/// The version of the whole kind, as soon as the server answers.
+async fn answered_version<K>(api: &Api<K>) -> u64
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let mut pause = PAUSES.0;
+    loop {
+        if let Some(version) = list_version(api).await {
+            return version;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// The version of the whole kind now. `None`: no answer; 0, which claims nothing: the server does not say.
+async fn list_version<K>(api: &Api<K>) -> Option<u64>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
     let asked = tokio::time::timeout(LIST, api.list_metadata(&ListParams::default().limit(1))).await;
-    let version = asked.ok().and_then(Result::ok).and_then(|list| list.metadata.resource_version);
-    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+    let version = asked.ok()?.ok()?.metadata.resource_version;
+    Some(version.and_then(|version| version.parse().ok()).unwrap_or(0))
 }
 
 fn key<K: Resource>(object: &K) -> Key {

@@ -6,10 +6,15 @@
 //! cluster itself went back (etcd was restored): a new epoch begins, in which versions start over. So it does when a
 //! cache of this process sees that. The epoch is kept in the Secret of the keys, and raised at most every ten minutes,
 //! whatever gateways claim; a claim that comes to nothing is looked into ever less often.
+//!
+//! Caches see it one after the other. Versions of a new epoch must be those of the new history, or the next cache to
+//! see it would make them go back again: so before this process enters an epoch, every kind is listed anew.
+//!
+//! The Secret goes back with the rest. So an epoch that gateways claim, and the Secret does not know, is one that was
+//! lost: the next begins beyond it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,6 +42,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LIST: Duration = Duration::from_mins(1);
 /// Most namespaces whose claims are kept; others claim again.
 const CLAIMS: usize = 256;
+/// Most epochs that can have been lost. Who claims more lies, and would use up the numbers.
+const LOST: u64 = 16;
 
 /// The epoch now, and the claims that could end it.
 pub struct Epochs {
@@ -45,8 +52,6 @@ pub struct Epochs {
     /// By namespace, the newest that gateways claim.
     claims: Mutex<BTreeMap<String, Version>>,
     is_claimed: Notify,
-    /// The caches of this process have seen that history went back, and the epoch has not been raised since.
-    is_rewound: AtomicBool,
 }
 
 impl Epochs {
@@ -62,13 +67,7 @@ impl Epochs {
     }
 
     fn new(secret: Option<SecretAt>, now: u64) -> Self {
-        Self {
-            secret,
-            now: watch::Sender::new(now),
-            claims: Mutex::default(),
-            is_claimed: Notify::new(),
-            is_rewound: AtomicBool::new(false),
-        }
+        Self { secret, now: watch::Sender::new(now), claims: Mutex::default(), is_claimed: Notify::new() }
     }
 
     /// The epoch, and its changes.
@@ -78,41 +77,50 @@ impl Epochs {
 
     /// A gateway of this server claims to have lived under this version, which is newer than what was read here.
     pub(super) fn claim(&self, target: &Target, version: &Version) {
-        let mut claims = self.claims.lock();
-        if claims.len() >= CLAIMS && !claims.contains_key(&target.namespace) {
-            return;
+        if self.put(&target.namespace, version) {
+            self.is_claimed.notify_one();
         }
-        let claim = claims.entry(target.namespace.clone()).or_default();
+    }
+
+    /// Keeps a claim, if there is room.
+    fn put(&self, namespace: &str, version: &Version) -> bool {
+        let mut claims = self.claims.lock();
+        if claims.len() >= CLAIMS && !claims.contains_key(namespace) {
+            return false;
+        }
+        let claim = claims.entry(namespace.to_owned()).or_default();
         *claim = newest(claim, version);
-        self.is_claimed.notify_one();
+        true
     }
 
     /// The caches of this process have seen that the cluster's history went back.
     pub(super) fn rewound(&self) {
-        self.is_rewound.store(true, Ordering::Release);
         self.is_claimed.notify_one();
     }
 
     /// Looks into claims until `shutdown`.
     pub(super) async fn keep(self: Arc<Self>, caches: Caches, shutdown: CancellationToken) {
         let mut pause = PAUSE;
+        let mut settled = super::judge::rewinds(&caches); // Of what the caches saw before they were full.
         loop {
             tokio::select! {
                 () = self.is_claimed.notified() => {}
                 () = shutdown.cancelled() => return,
             }
             let before = *self.now.borrow();
+            let is_rewound = super::judge::rewinds(&caches) > settled;
             let claims = std::mem::take(&mut *self.claims.lock());
             let work = async {
                 let mut is_settled = true;
-                if self.is_rewound.load(Ordering::Acquire) {
-                    self.raise(before).await;
-                    let is_raised = *self.now.borrow() > before;
-                    self.is_rewound.fetch_and(!is_raised, Ordering::AcqRel);
-                    is_settled &= is_raised;
+                if is_rewound {
+                    self.raise(before, &caches).await;
+                    is_settled &= *self.now.borrow() > before;
                 }
                 for (namespace, claim) in claims {
-                    is_settled &= self.settle(&caches, &namespace, &claim).await;
+                    if !self.settle(&caches, &namespace, &claim).await {
+                        is_settled = false;
+                        self.put(&namespace, &claim); // A gateway that waits says nothing twice.
+                    }
                 }
                 is_settled
             };
@@ -120,13 +128,16 @@ impl Epochs {
                 is_settled = work => is_settled,
                 () = shutdown.cancelled() => return,
             };
+            if *self.now.borrow() > before {
+                settled = super::judge::rewinds(&caches); // Every cache was listed anew, and saw it then at the latest.
+            }
             pause = if is_settled { PAUSE } else { (pause * 2).min(APART) };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
-            if self.is_rewound.load(Ordering::Acquire) {
-                self.is_claimed.notify_one(); // It was not raised: again.
+            if super::judge::rewinds(&caches) > settled || !self.claims.lock().is_empty() {
+                self.is_claimed.notify_one(); // Not settled: again.
             }
         }
     }
@@ -134,9 +145,17 @@ impl Epochs {
     /// Whether the claim is no more than what is known now.
     async fn settle(&self, caches: &Caches, namespace: &str, claim: &Version) -> bool {
         let now = *self.now.borrow();
+        if claim.epoch > now + LOST {
+            tracing::error!(namespace, epoch = claim.epoch, "a gateway claims an epoch that cannot have been");
+            return true;
+        }
         if claim.epoch > now {
-            self.adopt().await;
-            return claim.epoch <= *self.now.borrow();
+            match self.adopt(caches).await {
+                // It was in the Secret before any gateway heard of it: the Secret went back.
+                Some(stored) if stored < claim.epoch => self.raise(claim.epoch, caches).await,
+                Some(_) | None => {}
+            }
+            return *self.now.borrow() >= claim.epoch;
         }
         if claim.epoch < now || !is_ahead(caches, namespace, claim) {
             return true;
@@ -146,23 +165,28 @@ impl Epochs {
             return false;
         }
         if is_ahead(caches, namespace, claim) {
-            self.raise(now).await;
+            self.raise(now, caches).await;
             return *self.now.borrow() > now;
         }
         true
     }
 
-    /// Another replica may have begun a new epoch.
-    async fn adopt(&self) {
-        let Some(secret) = &self.secret else { return };
-        match secret.get().await {
-            Ok(Some(found)) => self.enter(epoch_of(&found)),
+    /// Another replica may have begun a new epoch. What the Secret says, if it was read.
+    async fn adopt(&self, caches: &Caches) -> Option<u64> {
+        match self.secret.as_ref()?.get().await {
+            Ok(Some(found)) => {
+                let stored = epoch_of(&found);
+                self.enter(stored, caches).await;
+                return Some(stored);
+            }
             Ok(None) => tracing::warn!("the Secret with the epoch is gone; the epoch stays"),
             Err(error) => tracing::warn!(%error, "the epoch was not read; it stays"),
         }
+        None
     }
 
-    async fn raise(&self, from: u64) {
+    /// Begins the epoch after `from`, unless the Secret knows of a newer one.
+    async fn raise(&self, from: u64, caches: &Caches) {
         let Some(secret) = &self.secret else { return };
         let found = match secret.get().await {
             Ok(Some(found)) => found,
@@ -171,7 +195,7 @@ impl Epochs {
         };
         let stored = epoch_of(&found);
         if stored > from {
-            return self.enter(stored); // Another replica was faster.
+            return self.enter(stored, caches).await; // Another replica was faster.
         }
         let now = Timestamp::now().as_second();
         let began = number(&found, BEGAN).and_then(|began| i64::try_from(began).ok());
@@ -190,14 +214,22 @@ impl Epochs {
                     epoch = from + 1,
                     "gateways know more than the cluster: its history went back, so a new epoch begins"
                 );
-                self.enter(from + 1);
+                self.enter(from + 1, caches).await;
             }
-            Ok(None) => self.adopt().await,
+            Ok(None) => {
+                self.adopt(caches).await;
+            }
             Err(error) => tracing::warn!(%error, "the new epoch was not written; the epoch stays"),
         }
     }
 
-    fn enter(&self, epoch: u64) {
+    async fn enter(&self, epoch: u64, caches: &Caches) {
+        if epoch <= *self.now.borrow() {
+            return;
+        }
+        if timeout(LIST, relist(caches)).await.is_err() {
+            return tracing::warn!(epoch, "a new epoch is not entered yet: what is in the cluster could not be listed");
+        }
         self.now.send_if_modified(|now| {
             let is_newer = epoch > *now;
             *now = epoch.max(*now);
@@ -258,6 +290,17 @@ async fn refresh(caches: &Caches, namespace: &str, claim: &Version) {
                 config_maps.refresh(namespace).await;
             }
         },
+    );
+}
+
+async fn relist(caches: &Caches) {
+    let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = caches;
+    tokio::join!(
+        servers.refresh_all(),
+        tools.refresh_all(),
+        roles.refresh_all(),
+        gateways.refresh_all(),
+        config_maps.refresh_all(),
     );
 }
 

@@ -36,6 +36,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// Says what to do.
     pub message: String,
+    /// The objects that it was compiled from, sorted: what is declared by them is not in force.
+    pub inputs: Arc<[Input]>,
 }
 
 /// All that one compilation found.

@@ -44,8 +44,8 @@ const CA_RENEWAL: Duration = Duration::from_hours(2 * 365 * 24);
 pub const SERVER_LIFE: Duration = Duration::from_hours(30 * 24);
 /// How long the certificate of a gateway is good for.
 pub const GATEWAY_LIFE: Duration = Duration::from_hours(24);
-/// Certificates begin this much earlier: clocks differ.
-const SKEW: Duration = Duration::from_hours(1);
+/// Certificates begin this much earlier: clocks differ, by an hour where a time zone was taken for another.
+const SKEW: Duration = Duration::from_hours(2);
 /// Longest certificate signing request, in bytes.
 const REQUEST_BYTES: usize = 8 << 10;
 

@@ -215,7 +215,9 @@ impl Listener {
             return Err(Status::permission_denied("a gateway gets the policy of its own server alone"));
         }
         let floor = version.map(version_of).transpose()?;
-        let acked = floor.clone().map(|version| Acked { version, hash: cut(hash, TEXT) });
+        // Without a hash nothing is in force yet, however much it knows.
+        let acked = floor.clone().filter(|_| !hash.is_empty());
+        let acked = acked.map(|version| Acked { version, hash: cut(hash, TEXT) });
         if let Some(greeted) = self.greeted.take() {
             let _ = greeted.send(Ok(Greeting { floor })); // The speaking half is gone: so will this one be.
         }

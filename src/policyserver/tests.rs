@@ -275,6 +275,18 @@ async fn a_gateway_that_knows_more_waits_until_the_replica_has_caught_up() {
     assert_eq!(gateway.snapshot().await.version.seen["McpRole"], 160);
 }
 
+/// A gateway that has just started knows what lies on its disk, and enforces nothing.
+#[tokio::test]
+async fn who_knows_a_version_and_enforces_nothing_has_acknowledged_nothing() {
+    let cluster = Cluster::new().await;
+    let version = Some(cluster_version(&cluster).await);
+    let token = cluster.token_key.token("github-1", "uid-github");
+
+    let _gateway = cluster.follow(&token, proto::Hello { version, ..hello("github") }).await.unwrap();
+
+    cluster.reported(|report| report.program == "test" && report.acked.is_none()).await;
+}
+
 /// A restore of etcd while the operator runs: what was edited since is gone, and versions are lower than before.
 #[tokio::test]
 async fn after_a_restore_gateways_follow_the_restored_policy() {
@@ -284,6 +296,11 @@ async fn after_a_restore_gateways_follow_the_restored_policy() {
     let epochs = Epochs::load(secret).await.unwrap();
     let token_key = TokenKey::new("1");
     let cluster = Cluster::in_epochs(caches(&token_key), keys, token_key, epochs).await;
+    tokio::spawn(cluster.caches.servers.clone().answer_doubts());
+    tokio::spawn(cluster.caches.tools.clone().answer_doubts());
+    tokio::spawn(cluster.caches.roles.clone().answer_doubts());
+    tokio::spawn(cluster.caches.gateways.clone().answer_doubts());
+    tokio::spawn(cluster.caches.config_maps.clone().answer_doubts());
     let mut gateway = cluster.github().await;
     let before = gateway.snapshot().await;
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::verdict::{keep_or, pending, seen};
 use crate::api::conditions::{PROGRAMMED, Seen, Status, holds, reason};
 use crate::api::status::Enforcement;
+use crate::policy::snapshot::Input;
 use crate::policyserver::fleet::{Offer, Report};
 use crate::policyserver::index::{Published, Refusal};
 
@@ -87,16 +88,14 @@ impl<'a> Enforcing<'a> {
         self.ready.iter().filter(|pod| !heard.contains(pod.as_str())).cloned().collect()
     }
 
-    /// Whether the newest policy was made with the object.
+    /// Whether the newest policy was made with the object, be it the one in force or one that is refused.
     pub(super) fn concerns(&self, named: &Named<'_>) -> bool {
-        self.input(named.kind, named.name).is_some()
+        let refused = self.refusal.and_then(|refusal| generation(&refusal.inputs, named.kind, named.name));
+        refused.is_some() || self.input(named.kind, named.name).is_some()
     }
 
     fn input(&self, kind: &str, name: &str) -> Option<i64> {
-        // Sorted, and long where many roles and tools are about a server.
-        let inputs = &self.published?.inputs;
-        let at = inputs.partition_point(|input| (input.kind.as_str(), input.name.as_str()) < (kind, name));
-        inputs.get(at).filter(|input| input.kind == kind && input.name == name).map(|input| input.generation)
+        generation(&self.published?.inputs, kind, name)
     }
 
     /// Whether some Ready pod may still enforce an older policy.
@@ -144,6 +143,12 @@ impl<'a> Enforcing<'a> {
             acknowledged: count(self.acknowledged()),
         })
     }
+}
+
+/// The generation of an object among inputs, which are sorted, and many where many roles and tools are about a server.
+fn generation(inputs: &[Input], kind: &str, name: &str) -> Option<i64> {
+    let at = inputs.partition_point(|input| (input.kind.as_str(), input.name.as_str()) < (kind, name));
+    inputs.get(at).filter(|input| input.kind == kind && input.name == name).map(|input| input.generation)
 }
 
 /// A count as the API writes it.

@@ -6,14 +6,13 @@ mod properties;
 
 use serde_json::json;
 
-use self::fixture::{Github, at, finding, offer, said};
+use self::fixture::{Github, at, finding, offer, refusal, said};
 use super::Waiting;
 use crate::api::conditions::{
     ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RECONCILING, RESOLVED_REFS, STALLED, reason,
 };
 use crate::policy::Severity;
 use crate::policyserver::fleet::Offer;
-use crate::policyserver::index::Refusal;
 
 #[test]
 fn a_server_that_is_well_says_so_in_every_condition() {
@@ -87,7 +86,7 @@ fn what_policy_found_names_the_field_and_stalls() {
 #[test]
 fn a_policy_that_is_not_published_is_not_accepted_and_not_programmed() {
     let mut github = Github::well();
-    github.refusal = Some(Refusal { reason: reason::SNAPSHOT_TOO_LARGE, message: "too large".to_owned() });
+    github.refusal = Some(refusal(&[]));
     let status = github.status(at(10));
 
     for kind in [ACCEPTED, PROGRAMMED, READY] {

@@ -1,4 +1,7 @@
 //! One object on either side of every CEL rule of the definitions, as data: nothing but JSON.
+//!
+//! Read by two tiers: the unit tests of `src/api` evaluate the rules here and now, and hold the table complete; the
+//! tests beside this file ask the API server.
 
 #![allow(clippy::needless_pass_by_value)] // Cases read better with `json!` in place.
 
@@ -62,12 +65,18 @@ pub(crate) fn cases() -> Vec<Case> {
             json!({"source": {"service": {"name": "a", "port": 80}, "remote": {"url": "https://a"}}})),
         case("McpServer", "caBundle has a meaning only", json!({"source": {"remote": {"url": "https://a", "caBundle": bundle}}}),
             json!({"source": {"remote": {"url": "http://localhost", "caBundle": bundle}}})),
+        case("McpServer", "caBundle has a meaning only", json!({"source": {"remote": {"url": "https://a:8443/mcp", "caBundle": bundle}}}),
+            json!({"source": {"remote": {"url": "http://localhost:80/", "caBundle": bundle}}})),
         case("McpServer", "sandbox.filesystem and sandbox.isolation", remote(json!({"sandbox": {"runtimeClassName": "gvisor"}})),
             remote(json!({"sandbox": {"filesystem": "Scratch"}}))),
         case("McpServer", "sandbox.filesystem and sandbox.isolation", with(stdio(json!({})), json!({"sandbox": {"filesystem": "Scratch"}})),
             remote(json!({"sandbox": {"isolation": "NetworkPolicy"}}))),
+        case("McpServer", "have a meaning only with source.container", remote(json!({"sandbox": {"egress": []}})),
+            remote(json!({"sandbox": {"isolation": "Process"}}))),
         case("McpServer", "must be an IPv4 or IPv6 prefix", remote(json!({"sandbox": {"egress": [{"cidr": "2001:db8::/32"}, {"cidr": "10.0.0.0/8"}]}})),
             remote(json!({"sandbox": {"egress": [{"cidr": "10.0.0.1"}]}}))),
+        case("McpServer", "must be an IPv4 or IPv6 prefix", with(stdio(json!({})), json!({"sandbox": {"egress": [{"cidr": "140.82.112.0/20", "port": 443}]}})),
+            with(stdio(json!({})), json!({"sandbox": {"egress": [{"cidr": "140.82.112.0"}]}}))),
         case("McpServer", "seconds is required with mode DenyAfter", remote(json!({"disconnectedPolicy": {"mode": "DenyAfter", "seconds": 30}})),
             remote(json!({"disconnectedPolicy": {"mode": "DenyAfter"}}))),
         case("McpServer", "seconds is required with mode DenyAfter", remote(json!({"disconnectedPolicy": {"mode": "KeepLastKnownGood"}})),
@@ -113,15 +122,21 @@ pub(crate) fn cases() -> Vec<Case> {
         case("McpGateway", "must be an https URL", issuers(&["http://127.0.0.1:9/"]), issuers(&["http://idp.example.com"])),
         case("McpGateway", "must be an https URL", jwks(json!({"url": "https://a/jwks"})), jwks(json!({"url": "http://a/jwks"}))),
         case("McpGateway", "same oidc.url", issuers(&["https://a", "https://b"]), issuers(&["https://a", "https://a"])),
+        case("McpGateway", "same oidc.url", json!({"issuers": [{"name": "a", "oidc": {"url": "https://a"}}, {"name": "b", "serviceAccounts": {}}]}),
+            issuers(&["https://a", "https://b", "https://a"])),
         case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"inline": "{}"})), jwks(json!({}))),
         case("McpGateway", "exactly one of url, inline and configMapRef", jwks(json!({"url": "https://a"})), jwks(json!({"url": "https://a", "inline": "{}"}))),
         case("McpGateway", "exactly one of url, inline and configMapRef", jwks(bundle.clone()),
             jwks(with(bundle.clone(), json!({"inline": "{}"})))),
+        case("McpGateway", "exactly one of url, inline and configMapRef", jwks(bundle.clone()),
+            jwks(with(bundle.clone(), json!({"url": "https://a"})))),
         case("McpGateway", "exactly one of oidc and serviceAccounts", json!({"issuers": [{"name": "a", "serviceAccounts": {}}]}),
             json!({"issuers": [{"name": "a", "serviceAccounts": {}, "oidc": {"url": "https://a"}}]})),
         case("McpGateway", "exactly one of oidc and serviceAccounts", issuers(&["https://a"]), json!({"issuers": [{"name": "a"}]})),
         case("McpGateway", "two issuers are the cluster's", json!({"issuers": [{"name": "a", "serviceAccounts": {}}, {"name": "b", "oidc": {"url": "https://b"}}]}),
             json!({"issuers": [{"name": "a", "serviceAccounts": {}}, {"name": "b", "serviceAccounts": {}}]})),
+        case("McpGateway", "two issuers are the cluster's", json!({"issuers": [{"name": "a", "serviceAccounts": {}}]}),
+            json!({"issuers": [{"name": "a", "oidc": {"url": "https://a"}}, {"name": "b", "serviceAccounts": {}}, {"name": "c", "serviceAccounts": {}}]})),
         case("McpGateway", "roleRef is required", json!({"anonymous": {"mode": "Role", "roleRef": {"name": "r"}}}), json!({"anonymous": {"mode": "Role"}})),
         case("McpGateway", "roleRef is required", json!({}), json!({"anonymous": {"roleRef": {"name": "r"}}})),
     ]

@@ -75,6 +75,14 @@ impl Cluster {
         client(self.kubeconfig.clone()).await
     }
 
+    /// `HOST:PORT` of its API server.
+    pub(crate) fn address(&self) -> String {
+        let named = self.kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref());
+        let server = named.and_then(|cluster| cluster.server.as_deref()).expect("the kubeconfig names a server");
+        let uri: http::Uri = server.parse().expect("a URL");
+        format!("{}:{}", uri.host().expect("a host"), uri.port_u16().unwrap_or(443))
+    }
+
     /// A namespace that no other test uses, which accepts only restricted pods.
     pub(crate) async fn namespace(self: &Arc<Self>) -> Namespace {
         Namespace::create(self.clone()).await

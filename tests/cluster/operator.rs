@@ -11,10 +11,14 @@ mod stream;
 mod world;
 
 mod away;
+mod broken;
 mod changes;
+mod discovered;
+mod elsewhere;
 mod forged;
 mod governed;
 mod nonsense;
 mod quiet;
 mod replicas;
+mod restored;
 mod revoked;

@@ -124,6 +124,12 @@ async fn nothing_older_comes_into_force_not_even_after_a_restart() {
     let gateway = pod.start(&policy).await;
 
     assert!(refused(&policy, from).await.contains("older"));
+    // It says so when it comes, so that a replica that can help itself lists anew instead of being refused.
+    let hello = policy.find(from, |said| match said {
+        Said::Hello(hello) => Some((hello.version.clone()?.seen["McpRole"], hello.hash.clone())),
+        _ => None,
+    });
+    assert_eq!(hello, Some((2, String::new())), "known, and not in force yet");
     ready(&gateway).await; // From what it had in force last.
     assert!(gateway.allows("ok").await && !gateway.allows("secret").await);
 }

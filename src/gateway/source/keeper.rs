@@ -111,6 +111,11 @@ impl<'g> Keeper<'g> {
         }
     }
 
+    /// The newest version that is known: nothing older comes into force.
+    pub(super) fn floor(&self) -> Option<&Version> {
+        self.known.floor.as_ref()
+    }
+
     /// What is in force.
     pub(super) fn in_force(&self) -> Option<&InForce> {
         self.in_force.as_ref()

@@ -168,7 +168,9 @@ impl<'g> Source<'g> {
     }
 
     async fn hello(&self) -> proto::Hello {
-        let in_force = self.keeper.lock().await.in_force().cloned();
+        let keeper = self.keeper.lock().await;
+        let (floor, in_force) = (keeper.floor().cloned(), keeper.in_force().cloned());
+        drop(keeper);
         let Target { namespace, server } = self.settings.target.clone();
         proto::Hello {
             namespace,
@@ -176,7 +178,9 @@ impl<'g> Source<'g> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             format: FORMAT,
             understands: UNDERSTOOD.iter().map(|&name| name.to_owned()).collect(),
-            version: in_force.as_ref().map(|now| (&now.version).into()),
+            // What lies on disk counts before it is in force: else a policy server that lags behind would send what
+            // must be refused, and not know why.
+            version: floor.as_ref().map(Into::into),
             hash: in_force.map(|now| now.hash).unwrap_or_default(),
         }
     }

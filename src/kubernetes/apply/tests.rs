@@ -210,3 +210,18 @@ async fn a_call_that_is_not_answered_ends() {
 
     assert_eq!((error.label(), error.refusal()), ("timeout", None));
 }
+
+/// It would be for ever, or until the cluster has come so far again.
+#[tokio::test]
+async fn a_write_of_a_history_that_went_back_is_not_waited_for() {
+    let (fake, cache) = (Fake::default(), Cache::<ConfigMap>::detached());
+    let (writer, key) = (writer(&fake), ("default".to_owned(), "m".to_owned()));
+    writer.apply(&desired(&[("k", "1")]), &cache).await.unwrap();
+    assert!(writer.is_behind(&key, &cache));
+
+    cache.rewind(0);
+
+    assert!(!writer.is_behind(&key, &cache));
+    writer.apply(&desired(&[("k", "2")]), &cache).await.unwrap();
+    assert!(writer.is_behind(&key, &cache), "what is written from now on is waited for");
+}

@@ -71,6 +71,14 @@ where
         self.shared.parts[0].is_doubted.notified().await;
     }
 
+    /// Answers whoever doubts it with what there is.
+    pub(crate) async fn answer_doubts(self) {
+        loop {
+            self.doubted().await;
+            self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
+        }
+    }
+
     fn told(&self, version: u64, change: Change) {
         self.shared.parts[0].version.fetch_max(version, Ordering::AcqRel);
         let _ = self.shared.changes.send(change);

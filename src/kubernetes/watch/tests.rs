@@ -83,6 +83,37 @@ async fn a_history_that_went_back_is_counted_and_versions_follow_it() {
     assert_eq!((cache.rewinds(), cache.version("default")), (1, 2));
 }
 
+/// The API server takes a watch from a version that it has not reached yet, and says nothing until it has.
+#[tokio::test(start_paused = true)]
+async fn a_history_that_went_back_is_seen_although_the_watch_goes_on() {
+    let fake = Fake::default();
+    for name in ["a", "b", "c"] {
+        fake.put(MAPS, map(name));
+    }
+    let (cache, mut changes) = watched(&fake).await;
+
+    fake.rewind(1);
+    fake.refuse_lists(2);
+    fake.cut_watches();
+    while changes.next().await != Some(Change::All) {}
+
+    assert_eq!((cache.rewinds(), cache.version("default")), (1, 3), "the fake keeps its objects");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_breaks_off_and_goes_on_lists_nothing_anew() {
+    let fake = Fake::default();
+    fake.put(MAPS, map("a"));
+    let (cache, mut changes) = watched(&fake).await;
+
+    fake.cut_watches();
+    tokio::time::sleep(PAUSES.1).await;
+    fake.put(MAPS, map("b"));
+
+    assert_eq!(changes.next().await, Some(Change::One(named("b"))));
+    assert_eq!((cache.rewinds(), cache.version("default")), (0, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn caches_hold_neither_managers_of_fields_nor_kubectls_copy() {
     let fake = Fake::default();

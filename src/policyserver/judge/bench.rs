@@ -175,6 +175,7 @@ impl Namespace {
                     reason: reason::SNAPSHOT_REFUSED,
                     message: "the policy could not be compiled; this is a fault of the operator: see its log"
                         .to_owned(),
+                    inputs: Arc::default(), // Not known.
                 });
             }
             rulings.insert(target, ruling);
@@ -220,7 +221,9 @@ impl Ruling {
                 self.refusal = None;
             }
             // The last good one stays, and its version with it: it is no longer what is declared.
-            Err(refusal) => self.refusal = Some(refusal),
+            Err((reason, message)) => {
+                self.refusal = Some(Refusal { reason, message, inputs: snapshot.inputs.into() });
+            }
         }
     }
 
@@ -246,20 +249,21 @@ impl Tools {
         Some(Sha256::digest(&self.text).into())
     }
 
-    fn pack(&mut self, snapshot: &Snapshot) -> Result<Packed, Refusal> {
-        check(snapshot, &mut self.proven).map_err(|error| Refusal {
-            reason: match error {
+    /// Or why not: reason and message.
+    fn pack(&mut self, snapshot: &Snapshot) -> Result<Packed, (&'static str, String)> {
+        check(snapshot, &mut self.proven).map_err(|error| {
+            let reason = match error {
                 LoadError::TooLarge(_) | LoadError::TooMany { .. } => reason::SNAPSHOT_TOO_LARGE,
                 _ => reason::SNAPSHOT_REFUSED,
-            },
-            message: error.to_string(),
+            };
+            (reason, error.to_string())
         })?;
-        self.compress(snapshot).map_err(|error| Refusal {
-            reason: match error {
+        self.compress(snapshot).map_err(|error| {
+            let reason = match error {
                 SealError::TooLarge { .. } => reason::SNAPSHOT_TOO_LARGE,
                 SealError::Compress(_) => reason::SNAPSHOT_REFUSED,
-            },
-            message: error.to_string(),
+            };
+            (reason, error.to_string())
         })
     }
 

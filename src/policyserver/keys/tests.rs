@@ -16,14 +16,18 @@ fn target() -> Target {
 }
 
 /// Whether a client that trusts the CA takes this certificate for that name, so many seconds from now.
-fn trusted(keys: &Keys, certificate: &CertificateDer<'_>, name: &'static str, seconds: u64) -> bool {
+fn trusted(keys: &Keys, certificate: &CertificateDer<'_>, name: &'static str, seconds: i64) -> bool {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(keys.ca_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-    let at = Duration::from_secs(u64::try_from(now().as_second()).unwrap() + seconds);
+    let at = Duration::from_secs(u64::try_from(now().as_second() + seconds).unwrap());
     let name = ServerName::try_from(name).unwrap();
     verifier.verify_server_cert(certificate, &[], &name, &[], UnixTime::since_unix_epoch(at)).is_ok()
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap()
 }
 
 fn request(names: &[&str]) -> Vec<u8> {
@@ -114,7 +118,7 @@ fn a_server_certificate_is_for_its_hosts_and_ends() {
     assert!(trusted(&keys, &certificate, "policy.toolgate.svc", 0));
     assert!(trusted(&keys, &certificate, "127.0.0.1", 0));
     assert!(!trusted(&keys, &certificate, "other.toolgate.svc", 0));
-    assert!(!trusted(&keys, &certificate, "policy.toolgate.svc", SERVER_LIFE.as_secs() + 1));
+    assert!(!trusted(&keys, &certificate, "policy.toolgate.svc", seconds(SERVER_LIFE) + 1));
 }
 
 #[test]
@@ -128,9 +132,25 @@ fn a_gateway_certificate_names_its_target_whatever_was_asked_for() {
     assert!(trusted(&keys, &certificate, "github.agents.svc.cluster.local", 0));
     assert!(!trusted(&keys, &certificate, "other.agents.svc", 0));
     assert!(!trusted(&keys, &certificate, "example.com", 0));
-    assert!(!trusted(&keys, &certificate, "github.agents.svc", GATEWAY_LIFE.as_secs() + 1));
+    assert!(!trusted(&keys, &certificate, "github.agents.svc", seconds(GATEWAY_LIFE) + 1));
     let uri = target_uri(&target());
     assert!(certificate.windows(uri.len()).any(|window| window == uri.as_bytes()));
+}
+
+/// The CA is as new as the certificates: nothing in the chain may depend on whose clock is right.
+#[test]
+fn a_clock_that_is_an_hour_off_takes_what_was_just_signed() {
+    let keys = Keys::of(&Keys::fresh(now()).unwrap()).unwrap();
+    let hosts = ["policy.toolgate.svc".to_owned()];
+    let server = keys.server_certificate(&hosts, now()).unwrap().certificate.into();
+    let gateway = keys.gateway_certificate(&target(), &request(&[]), now()).unwrap();
+    let gateway = CertificateDer::from_pem_slice(gateway.as_bytes()).unwrap();
+
+    let hour = seconds(Duration::from_hours(1));
+    for seconds in [-hour - 60, hour + 60] {
+        assert!(trusted(&keys, &server, "policy.toolgate.svc", seconds), "{seconds}");
+        assert!(trusted(&keys, &gateway, "github.agents.svc", seconds), "{seconds}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use crate::api::conditions::find;
+use crate::api::conditions::{find, reason};
 use crate::api::{McpRole, McpServer, McpServerStatus, McpTool};
 use crate::policy::snapshot::{Input, Target};
 use crate::policy::version::Version;
@@ -53,6 +53,12 @@ pub(super) fn report(pod: &str, hash: &str) -> Report {
 }
 
 /// The policy with this hash of a server, made with these objects.
+/// A policy that is too large, made from these objects: kind, name and generation.
+pub(super) fn refusal(inputs: &[(&str, &str, i64)]) -> Refusal {
+    let inputs = published("github", "", inputs).inputs.into();
+    Refusal { reason: reason::SNAPSHOT_TOO_LARGE, message: "too large".to_owned(), inputs }
+}
+
 pub(super) fn published(server: &str, hash: &str, inputs: &[(&str, &str, i64)]) -> Published {
     let input = |(kind, name, generation): &(&str, &str, i64)| Input {
         kind: (*kind).to_owned(),

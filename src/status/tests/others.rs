@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::fixture::{Github, at, finding, offer, published, report, role, said, tool};
+use super::fixture::{Github, at, finding, offer, published, refusal, report, role, said, tool};
 use crate::api::conditions::{ACCEPTED, PROGRAMMED, READY, STALLED, reason};
 use crate::api::{McpGateway, McpRoleStatus, McpTool, McpToolStatus};
 use crate::policy::{Finding, Severity};
@@ -178,12 +178,22 @@ fn a_right_that_was_taken_away_is_not_done_before_it_is_acknowledged() {
 #[test]
 fn an_older_generation_in_force_is_not_this_one() {
     let mut refused = with_role(1);
-    refused.refusal = Some(crate::policyserver::index::Refusal {
-        reason: reason::SNAPSHOT_TOO_LARGE,
-        message: "too large".to_owned(),
-    });
+    refused.refusal = Some(refusal(&[]));
     assert_eq!(said(&role_status(&[&refused], None, 2).conditions, PROGRAMMED), "False/SnapshotTooLarge");
     assert_eq!(said(&role_status(&[&with_role(1)], None, 2).conditions, PROGRAMMED), "Unknown/Pending");
+}
+
+/// A new role is in no policy in force: only the one that was refused tells what it is about.
+#[test]
+fn a_new_role_is_not_programmed_where_the_policy_with_it_is_refused() {
+    let mut refused = Github::well();
+    refused.refusal = Some(refusal(&[("McpRole", "viewer", 1), ("McpServer", "github", 1)]));
+    let status = role_status(&[&with_role(1), &refused], None, 1);
+    assert_eq!(said(&status.conditions, PROGRAMMED), "False/SnapshotTooLarge");
+
+    refused.refusal = Some(refusal(&[("McpServer", "github", 1)]));
+    let status = role_status(&[&with_role(1), &refused], None, 1);
+    assert_eq!(said(&status.conditions, PROGRAMMED), "True/Programmed", "it is about other servers");
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::fixture::{self, Github, at, finding, offer, published, report, role, tool};
+use super::fixture::{self, Github, at, finding, offer, published, refusal, report, role, tool};
 use crate::api::conditions::{PROGRAMMED, READY, find, reason};
 use crate::api::{McpGateway, McpRole, McpTool};
 use crate::policy::Severity;
 use crate::policyserver::fleet::{Offer, Report};
-use crate::policyserver::index::Refusal;
 use crate::status::{Enforcing, GatewayFacts, RoleFacts, ServerView, ToolFacts, Verdict, Waiting, Workload};
 
 fn any_report(pod: &'static str) -> impl Strategy<Value = Option<Report>> {
@@ -59,7 +58,7 @@ fn github() -> impl Strategy<Value = Github> {
     ];
     let refusal = prop_oneof![
         4 => Just(None),
-        1 => Just(Some(Refusal { reason: reason::SNAPSHOT_TOO_LARGE, message: "m".to_owned() })),
+        1 => Just(Some(refusal(&[]))),
     ];
     let declared = prop::collection::vec(("(read|list|write)", any::<bool>()), 0..3);
     let reports = (any_report("a"), any_report("b"), any_report("c"));

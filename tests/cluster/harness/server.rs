@@ -69,6 +69,20 @@ impl ApiServer {
         self.run(["start", component]);
     }
 
+    /// Stops everything, lets somebody work on etcd's folder, and starts it all again: with another folder's content
+    /// this is what a restore from a backup does.
+    pub(crate) fn offline(&self, work: impl FnOnce(&Path)) {
+        // Who writes goes first, and comes last.
+        let components = ["kube-controller-manager", "kube-apiserver", "etcd"];
+        for component in components {
+            self.stop(component);
+        }
+        work(&self.state.join("etcd"));
+        for component in components.into_iter().rev() {
+            self.resume(component);
+        }
+    }
+
     /// Every request that it has answered so far: events of its audit log, in the order in which they were answered.
     pub(crate) fn audit(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.state.join("log/audit")).expect("the audit log can be read");

@@ -31,6 +31,25 @@ async fn a_snapshot_that_was_edited_by_hand_is_repaired() {
     assert!(scene.caller.call("ok").await.is_result());
 }
 
+/// Signed, and of this very server: only its age is wrong.
+#[tokio::test]
+async fn an_old_snapshot_that_is_put_back_is_repaired_and_brings_nothing_back() {
+    let scene = Scene::start().await;
+    let maps = scene.world.space.api::<ConfigMap>();
+    let name = "tickets-toolgate-boot";
+    let snapshot = |map: Option<&ConfigMap>| map.and_then(|map| map.binary_data.clone()?.remove("snapshot"));
+    let old = snapshot(Some(&within("read", maps.get(name)).await.unwrap())).expect("a snapshot");
+    let is_another = |map: Option<&ConfigMap>| snapshot(map).is_some_and(|found| found != old);
+
+    scene.world.delete("McpRole", "callers").await;
+    holds(&maps, name, "hold the newest policy", is_another).await.expect("it stays");
+    let edit = json!({"binaryData": {"snapshot": old}});
+    let edited = within("edit", maps.patch(name, &PatchParams::default(), &Patch::Merge(edit))).await.unwrap();
+    assert!(!is_another(Some(&edited)), "the edit counted");
+    holds(&maps, name, "be repaired", is_another).await.expect("it stays");
+    assert!(!scene.caller.call("ok").await.is_result());
+}
+
 #[tokio::test]
 async fn children_that_were_deleted_or_changed_come_back() {
     let scene = Scene::start().await;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod as Object, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, KeyToPath, Pod as Object, Volume};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -35,6 +35,8 @@ pub(crate) struct Pod {
     /// Where its gateway answers probes.
     pub(crate) admin: u16,
     volumes: TempDir,
+    /// What DNS and the cluster's network would do: `HOST:PORT` in a URL of the spec, and where that is.
+    names: Vec<(String, String)>,
 }
 
 impl Pod {
@@ -47,7 +49,14 @@ impl Pod {
             found.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none())
         })
         .await;
-        Self { object, port: free_port(), admin: free_port(), volumes: TempDir::new().expect("a temporary folder") }
+        let volumes = TempDir::new().expect("a temporary folder");
+        Self { object, port: free_port(), admin: free_port(), volumes, names: Vec::new() }
+    }
+
+    /// The same, where a Service's `HOST:PORT` is at a port of this machine.
+    pub(crate) fn with_name(mut self, authority: &str, port: u16) -> Self {
+        self.names.push((authority.to_owned(), format!("127.0.0.1:{port}")));
+        self
     }
 
     /// `metadata.name`.
@@ -83,7 +92,8 @@ impl Pod {
         assert_eq!(program, "/toolgate-gateway");
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate-gateway"));
         let environment = self.environment(container);
-        let mut arguments: Vec<String> = words.map(|word| self.here(container, &expand(word, &environment))).collect();
+        let here = |word: &String| self.reached(self.here(container, &expand(word, &environment)));
+        let mut arguments: Vec<String> = words.map(here).collect();
         for (flag, usual) in PLACES {
             let variable = format!("TOOLGATE_{}", flag.trim_start_matches('-').to_uppercase());
             if !environment.contains_key(&variable) && !arguments.iter().any(|word| word.starts_with(flag)) {
@@ -142,12 +152,26 @@ impl Pod {
 
     /// Says in the pod's status that all its containers run, and whether they are ready.
     pub(crate) async fn mark(&self, pods: &Api<Object>, is_ready: bool) {
+        self.write_status(pods, is_ready, json!([])).await;
+    }
+
+    /// Says in the pod's status that the server's container does not run, with the kubelet's words for it.
+    pub(crate) async fn mark_waiting(&self, pods: &Api<Object>, reason: &str, message: &str) {
+        let server = json!({
+            "name": "server", "image": "any", "imageID": "", "ready": false, "restartCount": 3,
+            "state": {"waiting": {"reason": reason, "message": message}},
+        });
+        self.write_status(pods, false, json!([server])).await;
+    }
+
+    async fn write_status(&self, pods: &Api<Object>, is_ready: bool, containers: serde_json::Value) {
         let status = if is_ready { "True" } else { "False" };
         let conditions: Vec<_> = ["PodScheduled", "Initialized", "ContainersReady", "Ready"]
             .map(|type_| json!({"type": type_, "status": if type_.ends_with("Ready") { status } else { "True" }}))
             .into();
         let patch = json!({"status": {
             "phase": "Running", "podIP": POD_IP, "podIPs": [{"ip": POD_IP}], "conditions": conditions,
+            "containerStatuses": containers,
         }});
         let (name, patch) = (self.name(), Patch::Merge(&patch));
         let written = within("write a status", pods.patch_status(&name, &PatchParams::default(), &patch)).await;
@@ -178,6 +202,13 @@ impl Pod {
         environment
     }
 
+    /// A URL in which names that only the cluster knows are addresses.
+    fn reached(&self, text: String) -> String {
+        self.names.iter().fold(text, |text, (authority, address)| {
+            text.replace(&format!("://{authority}/"), &format!("://{address}/"))
+        })
+    }
+
     /// A text of a container in which its mounts' paths are folders of this machine.
     fn here(&self, container: &Container, text: &str) -> String {
         let mut mounts: Vec<_> = container.volume_mounts.iter().flatten().collect();
@@ -204,7 +235,7 @@ impl Pod {
 
     async fn fill(&self, world: &World, volume: &Volume, folder: &Path) {
         if let Some(map) = &volume.config_map {
-            config_map(world, &map.name, folder).await;
+            config_map(world, &map.name, map.items.as_deref(), folder).await;
         }
         for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
             if let Some(token) = &source.service_account_token {
@@ -215,7 +246,7 @@ impl Pod {
                 let made = world.token(account, audience, Some((&name, &uid))).await;
                 fs::write(folder.join(&token.path), made).unwrap();
             } else if let Some(map) = &source.config_map {
-                config_map(world, &map.name, folder).await;
+                config_map(world, &map.name, map.items.as_deref(), folder).await;
             } else {
                 panic!("no kubelet here knows {source:?}");
             }
@@ -223,15 +254,20 @@ impl Pod {
     }
 }
 
-/// Writes a ConfigMap's entries as files, once it is there: a kubelet starts no container before.
-async fn config_map(world: &World, name: &str, folder: &Path) {
+/// Writes a ConfigMap's entries as files, or some of them, once it is there: a kubelet starts no container before.
+async fn config_map(world: &World, name: &str, items: Option<&[KeyToPath]>, folder: &Path) {
     let maps = world.space.api::<ConfigMap>();
     let map = holds(&maps, name, "exist", |map: Option<&ConfigMap>| map.is_some()).await.expect("it stays");
-    for (key, text) in map.data.into_iter().flatten() {
-        fs::write(folder.join(key), text).unwrap();
-    }
-    for (key, bytes) in map.binary_data.into_iter().flatten() {
-        fs::write(folder.join(key), bytes.0).unwrap();
+    let texts = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
+    let entries = texts.chain(map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)));
+    for (key, bytes) in entries {
+        let path = match items {
+            Some(items) => items.iter().find(|item| item.key == key).map(|item| item.path.clone()),
+            None => Some(key),
+        };
+        if let Some(path) = path {
+            fs::write(folder.join(path), bytes).unwrap();
+        }
     }
 }
 

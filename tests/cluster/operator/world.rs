@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
@@ -64,11 +65,16 @@ impl World {
 
     /// Like [`World::operator_with`], where its policy server listens on a port of its own.
     pub(crate) async fn replica(&self, listen: u16, flags: &[&str]) -> Process {
+        self.replica_by(&self.scratch.path().join("kubeconfig"), listen, flags).await
+    }
+
+    /// Like [`World::replica`], where it finds the API server elsewhere.
+    pub(crate) async fn replica_by(&self, kubeconfig: &Path, listen: u16, flags: &[&str]) -> Process {
         let admin = free_port();
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let identity = format!("operator-{number}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate-operator"));
-        command.env("KUBECONFIG", self.scratch.path().join("kubeconfig")).env("RUST_LOG", "info");
+        command.env("KUBECONFIG", kubeconfig).env("RUST_LOG", "info");
         command.args(["--watch-namespace", self.space.name(), "--namespace", self.home.name()]);
         command.args(["--policy-listen", &format!("127.0.0.1:{listen}"), "--policy-server", &self.policy_url()]);
         command.args(["--admin", &format!("127.0.0.1:{admin}"), "--identity", &identity]);
@@ -77,6 +83,30 @@ impl World {
         let mut process = Process::start(&identity, &mut command, &log);
         process.answers(admin, "/readyz").await;
         process
+    }
+
+    /// A kubeconfig by which the API server is reached at a port of 127.0.0.1.
+    pub(crate) fn kubeconfig_by(&self, port: u16) -> PathBuf {
+        let mut kubeconfig = self.cluster.kubeconfig.clone();
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            let uri: http::Uri = cluster.server.as_deref().expect("a server").parse().expect("a URL");
+            cluster.tls_server_name.get_or_insert_with(|| uri.host().expect("a host").to_owned());
+            cluster.server = Some(format!("https://127.0.0.1:{port}"));
+        }
+        let path = self.scratch.path().join(format!("kubeconfig-{port}"));
+        fs::write(&path, serde_json::to_string(&kubeconfig).unwrap()).unwrap();
+        path
+    }
+
+    /// Waits until an operator leads that is none of these; its identity.
+    pub(crate) async fn leader_but(&self, others: &[&str]) -> String {
+        let holder = |lease: Option<&Lease>| {
+            let holder = lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.clone());
+            holder.filter(|holder| !holder.is_empty() && !others.contains(&holder.as_str()))
+        };
+        let is_led = |lease: Option<&Lease>| holder(lease).is_some();
+        let lease = holds(&self.home.api::<Lease>(), "toolgate-operator", "be held by another", is_led).await;
+        holder(lease.as_ref()).expect("it holds of what was waited for")
     }
 
     /// What gateways dial.
@@ -120,7 +150,7 @@ kind: McpRole
 metadata: {{name: {name}}}
 spec:
   subjects: [{{kind: ServiceAccount, name: {account}, namespace: {namespace}}}]
-  rules: [{{effect: Allow, serverSelector: {{matchLabels: {{tier: gold}}}}, tools: [{tool}]}}]
+  rules: [{{effect: Allow, serverSelector: {{matchLabels: {{tier: gold}}}}, tools: ['{tool}']}}]
 "
         );
         self.apply(&text).await;
@@ -231,9 +261,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it. It listens when a gateway can use it, which is what tests wait for.
     pub(crate) fn start(world: &World, name: &str) -> Self {
-        let (port, log) = (free_port(), world.scratch.path().join(format!("{name}.arrivals")));
+        Self::listing(world, name, "honest")
+    }
+
+    /// Starts one whose list of tools is another; see the flag `--list` of the fixture.
+    pub(crate) fn listing(world: &World, name: &str, list: &str) -> Self {
+        Self::at(world, name, free_port(), list)
+    }
+
+    /// Like [`Server::listing`], on a port that was chosen before.
+    pub(crate) fn at(world: &World, name: &str, port: u16, list: &str) -> Self {
+        let log = world.scratch.path().join(format!("{name}.arrivals"));
         let mut command = Command::new(fixture("fixture-hostile"));
-        command.args(["--port", &port.to_string()]).arg("--log").arg(&log);
+        command.args(["--port", &port.to_string(), "--list", list]).arg("--log").arg(&log);
         let said = world.scratch.path().join(format!("{name}.log"));
         Self { port, log, _process: Process::start(name, &mut command, &said) }
     }
@@ -249,6 +289,11 @@ impl Server {
 /// A gateway object, a server and its two tools. Its gateway runs on a machine and not in a pod of its own, where others
 /// listen: so the barrier is not that nobody does.
 pub(crate) fn server(name: &str, source: &str) -> String {
+    declared(name, &format!("{{source: {source}, sandbox: {{isolation: NetworkPolicy}}}}"))
+}
+
+/// Like [`server`], where all of the server's `spec` is given.
+pub(crate) fn declared(name: &str, spec: &str) -> String {
     format!(
         r"
 apiVersion: toolgate.dev/v1alpha1
@@ -259,7 +304,7 @@ spec: {{issuers: [{{name: kubernetes, serviceAccounts: {{}}}}]}}
 apiVersion: toolgate.dev/v1alpha1
 kind: McpServer
 metadata: {{name: {name}, labels: {{tier: gold}}}}
-spec: {{source: {source}, sandbox: {{isolation: NetworkPolicy}}}}
+spec: {spec}
 ---
 apiVersion: toolgate.dev/v1alpha1
 kind: McpTool
