@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 from images import ROOT, UP, run
@@ -15,6 +16,11 @@ EXAMPLE = ROOT / "examples/kubernetes-quickstart"
 OPERATOR = "deployment/toolgate-operator"
 LEASE = "toolgate-operator"
 STATE = pathlib.Path(os.environ.get("TOOLGATE_TEST_STATE") or "/var/tmp/toolgate-test")
+
+
+def note(text):
+    """Prints a figure that a test has seen."""
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def kubectl(*arguments, text=None):
@@ -104,6 +110,46 @@ def ready(pod):
 def addresses(server, namespace=AGENTS):
     """The addresses of a server's Ready pods."""
     return [pod["status"]["podIP"] for pod in pods(server, namespace) if ready(pod)]
+
+
+def conditions(namespace=AGENTS):
+    """Every condition in a namespace: {(kind, name, type): (status, reason, when it became so)}."""
+    return {
+        (one["kind"], one["metadata"]["name"], condition["type"]): tuple(
+            condition[part] for part in ("status", "reason", "lastTransitionTime")
+        )
+        for one in get("mcps,mcpt,mcpr,mcpg", namespace=namespace)
+        for condition in one.get("status", {}).get("conditions", [])
+    }
+
+
+def enforcement(server):
+    """What the status of a server says about who enforces its policy."""
+    return get("mcpserver", server)["status"].get("enforcement", {})
+
+
+def lives(*namespaces):
+    """Every container: {(pod, its uid, container): how often it was started again}."""
+    return {
+        (pod["metadata"]["name"], pod["metadata"]["uid"], container["name"]): container["restartCount"]
+        for namespace in namespaces
+        for pod in get("pod", namespace=namespace)
+        for part in ("containerStatuses", "initContainerStatuses")
+        for container in pod["status"].get(part, [])
+    }
+
+
+def processes(pod, program):
+    """The ids, on this machine, of a pod's processes that run a program."""
+    mark, found = pod["metadata"]["uid"], []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if pathlib.Path(command).name == program and mark in (process / "cgroup").read_text().replace("_", "-"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has ended
+    return found
 
 
 def operators():

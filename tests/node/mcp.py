@@ -44,14 +44,18 @@ class Answer:
 
 
 class Client:
-    """A caller with one connection and one session. `address`: of a pod; else of the Service."""
+    """A caller with one connection and one session. `address`: of a pod; else of the Service. `verify=False` takes any
+    certificate."""
 
-    def __init__(self, who, server, namespace=harness.AGENTS, address=None):
+    def __init__(self, who, server, namespace=harness.AGENTS, address=None, verify=True):
         self.host = f"{server}.{namespace}.svc"
         url = f"https://{self.host}:{PORT}/mcp"
         self.token = harness.kubectl("-n", namespace, "create", "token", who, "--audience", url).strip()
         authority = harness.get("configmap", "toolgate-ca", namespace)["data"]["ca.crt"]
         self.tls = ssl.create_default_context(cadata=authority)
+        if not verify:
+            self.tls.check_hostname = False
+            self.tls.verify_mode = ssl.CERT_NONE
         self.address = address or harness.get("service", server, namespace)["spec"]["clusterIP"]
         self.connection = self.session = None
         self.numbers = 0
@@ -132,44 +136,54 @@ class Client:
 
 
 class Traffic:
-    """Calls at a steady rate from each client, until the end of the `with`. What was not allowed is in `failures`, as
-    (seconds since the begin, client, what happened)."""
+    """Calls at a steady rate until the end of the `with`. `calls`: (client, tool, arguments), each with a client of its
+    own; `rate`: calls per second of all together. What was not allowed is in `failures`, as (seconds since the begin,
+    client, what happened)."""
 
-    def __init__(self, clients, tool, rate=20, **arguments):
-        self.clients, self.tool, self.arguments, self.rate = clients, tool, arguments, rate
-        self.calls, self.failures, self.slowest = 0, [], 0.0
+    def __init__(self, calls, rate=20):
+        self.targets, self.pause = calls, len(calls) / rate
+        self.done, self.failures, self.slowest = 0, [], 0.0
         self.lock, self.end = threading.Lock(), threading.Event()
-        self.threads = [threading.Thread(target=self.loop, args=(client,), daemon=True) for client in clients]
+        self.threads = [threading.Thread(target=self.loop, args=target, daemon=True) for target in calls]
 
     def __enter__(self):
         self.begun = time.monotonic()
         for thread in self.threads:
             thread.start()
         # What follows is to happen while calls are under way.
-        harness.wait("the first calls", lambda: self.calls >= len(self.threads), seconds=30)
+        self.goes_on()
         return self
 
     def __exit__(self, *_):
         self.end.set()
         for thread in self.threads:
             thread.join(PATIENCE_SECONDS * 3)
-        for client in self.clients:
+        for client, *_ in self.targets:
             client.close()
 
-    def loop(self, client):
+    def goes_on(self, calls=20):
+        """Waits for further calls."""
+        wanted = self.done + calls
+        harness.wait("further calls", lambda: self.done >= wanted)
+
+    def summary(self):
+        """One line about what was seen."""
+        return f"{self.done} calls, {len(self.failures)} failed, the slowest took {self.slowest * 1000:.0f} ms"
+
+    def loop(self, client, tool, arguments):
         due = time.monotonic()
         while not self.end.wait(max(0.0, due - time.monotonic())):
             begun = time.monotonic()
             try:
-                answer = client.call(self.tool, **self.arguments)
+                answer = client.call(tool, **arguments)
                 problem = None if answer.allowed else answer
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = repr(error)
             took = time.monotonic() - begun
             with self.lock:
-                self.calls += 1
+                self.done += 1
                 self.slowest = max(self.slowest, took)
                 if problem is not None:
-                    self.failures.append((round(begun - self.begun, 2), client.address, problem))
+                    self.failures.append((round(begun - self.begun, 2), f"{client.host} {client.address}", problem))
             # One that was late is not made up for by a burst.
-            due = max(due + 1 / self.rate, time.monotonic())
+            due = max(due + self.pause, time.monotonic())

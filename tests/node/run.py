@@ -17,6 +17,7 @@ import sys
 import time
 
 import images
+import suite
 from images import ROOT, UP
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -57,7 +58,7 @@ def own_node():
         node.wait()
 
 
-def suite(files):
+def run(files):
     """Runs the tests beside the node, and returns their exit code."""
     helm = images.run(ROOT / ".ci/charts", "helm").strip()
     return subprocess.run([UP, "exec", "env", f"HELM={helm}", sys.executable, "-u", HERE / "suite.py", *files]).returncode
@@ -67,6 +68,8 @@ def main(arguments):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if os.getuid() != 0:
         raise SystemExit("a node needs root")
+    if arguments not in (["up"], ["images"]):
+        suite.chosen(arguments)  # says early what is not there
     match arguments:
         case ["up"]:
             subprocess.run([UP, "node-up"], check=True, stdout=subprocess.DEVNULL)
@@ -76,12 +79,12 @@ def main(arguments):
             pack()
         case [*files] if files and is_up():
             say(f"using the node in {STATE}")
-            return suite(files)
+            return run(files)
         case files:
             images.programs()  # says early what is not built
             with own_node():
                 pack()
-                return suite(files)
+                return run(files)
     return 0
 
 

@@ -17,6 +17,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 ORDER = [
     "documentation",
     "isolation",
+    "revocation",
+    "operator_away",
+    "replicas",
+    "api_server_away",
 ]
 
 

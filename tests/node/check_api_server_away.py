@@ -1,0 +1,52 @@
+"""The API server is away for a minute: calls go on, nothing restarts, and no condition changes."""
+
+import threading
+import unittest
+
+import harness
+import mcp
+from harness import AGENTS, SYSTEM
+
+AWAY_SECONDS = 60
+
+
+class ApiServerAway(unittest.TestCase):
+    """Who only calls does not notice that the API server is away."""
+
+    def test_calls_go_on_nothing_restarts_and_no_condition_changes(self):
+        harness.quickstart()
+        harness.wait("the operators are Ready", lambda: [harness.ready(one) for one in harness.operators()] == [True] * 2)
+        harness.wait("one of them leads", harness.leader)
+        conditions, lives = harness.conditions(), harness.lives(AGENTS, SYSTEM)
+        self.assertTrue(all(status == "True" for (_, _, of), (status, *_) in conditions.items() if of == "Ready"))
+        calls = [
+            (mcp.Client("ada", "everything", address=address), "greet", {"name": "you"})
+            for address in harness.addresses("everything")
+        ]
+        through_service = [
+            (mcp.Client("ada", "everything"), "announce", {"name": "platform"}),
+            (mcp.Client("ada", "memory"), "read_graph", {}),
+        ]
+        renewed = self.renewed()
+        with mcp.Traffic([*calls, *through_service]) as traffic:
+            harness.component("stop", "kube-apiserver")
+            try:
+                # The promise is about a time, so this is one; it is not a wait for anything.
+                threading.Event().wait(AWAY_SECONDS)
+            finally:
+                harness.component("start", "kube-apiserver")
+            harness.wait("the leader is back", lambda: self.renewed() != renewed)
+            traffic.goes_on(100)
+        harness.note(traffic.summary())
+        self.assertEqual(traffic.failures, [])
+        # Calls never paused, so they cannot have gone on only before and afterwards.
+        self.assertGreater(traffic.done, AWAY_SECONDS * 20 * 0.8)
+        # An edit is judged, so what status says is said by an operator that is back.
+        harness.patch("mcprole", "reader", {"metadata": {"annotations": {"test": "back"}}})
+        self.addCleanup(harness.kubectl, "-n", AGENTS, "annotate", "mcprole", "reader", "test-")
+        self.assertEqual(harness.lives(AGENTS, SYSTEM), lives)
+        self.assertEqual(harness.conditions(), conditions)
+
+    def renewed(self):
+        """When the leader last touched its Lease."""
+        return harness.get("lease", harness.LEASE, SYSTEM)["spec"]["renewTime"]
