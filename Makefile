@@ -1,4 +1,4 @@
-# `make test` is everything that continuous integration runs; `make help` lists the rest.
+# `make test test-node` is everything that continuous integration runs; `make help` lists the rest.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
