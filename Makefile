@@ -16,7 +16,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | expand -t 16
 
 # Cheap checks come first; the test runner's summary comes last.
-test: ## Everything: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
+test: ## Everything that needs no node: checks, fuzzing, a short soak, all tests (15 minutes warm on 2 cores)
 	@$(MAKE) prerequisites
 	@$(MAKE) fmt check-closure deny
 	@$(MAKE) tools charts cluster-api
