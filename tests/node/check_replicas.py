@@ -33,9 +33,8 @@ def peers(pod, port):
 def spread():
     """How many gateways each operator has: {pod: number}."""
     gateways = {pod["status"].get("podIP") for server in ("everything", "memory") for pod in harness.pods(server)}
-    return {
-        pod["metadata"]["name"]: sum(peer in gateways for peer in peers(pod, POLICY_PORT)) for pod in harness.operators()
-    }
+    there = {pod["metadata"]["name"]: peers(pod, POLICY_PORT) for pod in harness.operators()}
+    return {operator: sum(peer in gateways for peer in peers) for operator, peers in there.items()}
 
 
 class Watch:
@@ -82,7 +81,7 @@ class Replicas(unittest.TestCase):
         harness.wait("two gateways are left", lambda: len(harness.pods("everything")) == 2)
 
     def setUp(self):
-        harness.wait("three operators are Ready", lambda: [harness.ready(one) for one in harness.operators()] == [True] * 3)
+        harness.wait("three operators are Ready", lambda: sum(map(harness.ready, harness.operators())) == 3)
         harness.wait("one of them leads", harness.leader)
         # A gateway keeps its stream for half an hour, and a new one takes any operator: start some anew until each
         # operator has one.
@@ -102,8 +101,12 @@ class Replicas(unittest.TestCase):
         self.assertGreater(min(found.values()), 0)
         for server, number in (("everything", GATEWAYS), ("memory", 1)):
             expected = (number, number)
-            counts = lambda server=server: tuple(harness.enforcement(server)[part] for part in ("ready", "acknowledged"))
-            harness.wait(f"status counts the gateways of {server}", lambda: counts() == expected)
+
+            def counted(server=server, expected=expected):
+                counts = harness.enforcement(server)
+                return (counts["ready"], counts["acknowledged"]) == expected
+
+            harness.wait(f"status counts the gateways of {server}", counted)
             harness.wait_condition("mcpserver", server, "Ready")
 
     def traffic(self):
