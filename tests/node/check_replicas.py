@@ -71,8 +71,6 @@ class Replicas(unittest.TestCase):
         harness.quickstart()
         cls.addClassCleanup(cls.restore)
         harness.helm("upgrade", "toolgate", "charts/toolgate", "--set", "replicas=3", "--wait")
-        harness.patch("mcpserver", "everything", {"spec": {"replicas": GATEWAYS}})
-        harness.wait("all gateways are Ready", lambda: len(harness.addresses("everything")) == GATEWAYS)
 
     @classmethod
     def restore(cls):
@@ -83,6 +81,8 @@ class Replicas(unittest.TestCase):
     def setUp(self):
         harness.wait("three operators are Ready", lambda: sum(map(harness.ready, harness.operators())) == 3)
         harness.wait("one of them leads", harness.leader)
+        harness.patch("mcpserver", "everything", {"spec": {"replicas": GATEWAYS}})
+        harness.wait("all gateways are Ready", lambda: len(harness.addresses("everything")) == GATEWAYS)
         # A gateway keeps its stream for half an hour, and a new one takes any operator: start some anew until each
         # operator has one.
         for _ in range(20):

@@ -34,6 +34,9 @@ class InOrderOfLines(unittest.TestLoader):
 class Result(unittest.TextTestResult):
     """Says how long each test took, and what the cluster looks like where one fails."""
 
+    def getDescription(self, test):
+        return getattr(test, "_testMethodName", str(test))
+
     def startTest(self, test):
         self.begun = time.monotonic()
         super().startTest(test)
