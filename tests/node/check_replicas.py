@@ -74,7 +74,8 @@ class Replicas(unittest.TestCase):
 
     @classmethod
     def restore(cls):
-        harness.helm("upgrade", "toolgate", "charts/toolgate", "--wait")
+        # Without a word Helm keeps the values that it was given before.
+        harness.helm("upgrade", "toolgate", "charts/toolgate", "--reset-values", "--wait")
         harness.kubectl("apply", "-k", harness.EXAMPLE)
         harness.wait("two gateways are left", lambda: len(harness.pods("everything")) == 2)
 

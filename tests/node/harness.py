@@ -183,6 +183,8 @@ def quickstart():
         helm("install", "toolgate-crds", "charts/toolgate-crds", "--create-namespace")
     if not released("toolgate"):
         helm("install", "toolgate", "charts/toolgate", "--wait")
+    elif json.loads(helm("get", "values", "toolgate", "--output", "json")):
+        helm("upgrade", "toolgate", "charts/toolgate", "--reset-values", "--wait")
     kubectl("apply", "-k", EXAMPLE)
     kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "mcpserver,mcprole,mcptool", "--all", "--timeout=120s")
 
