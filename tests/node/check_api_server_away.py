@@ -29,7 +29,8 @@ class ApiServerAway(unittest.TestCase):
         ]
         renewed = self.renewed()
         with mcp.Traffic([*calls, *through_service]) as traffic:
-            harness.component("stop", "kube-apiserver")
+            # One that ends in order takes itself out of its Service first, and kube-proxy may need a minute to put it back.
+            harness.crash("kube-apiserver")
             try:
                 # The promise is about a time, so this is one; it is not a wait for anything.
                 threading.Event().wait(AWAY_SECONDS)
@@ -39,7 +40,9 @@ class ApiServerAway(unittest.TestCase):
             # Ten more seconds of calls, in which whatever was missed would be written.
             until = traffic.done + 200
             while traffic.done < until:
-                self.assertEqual(harness.conditions(), conditions)
+                now = harness.conditions()
+                self.assertEqual(dict(now.items() - conditions.items()), {})
+                self.assertEqual(now.keys(), conditions.keys())
         harness.note(traffic.summary())
         self.assertEqual(traffic.failures, [])
         self.assertGreater(traffic.done, AWAY_SECONDS * 20 * 0.8)

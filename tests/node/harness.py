@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,11 @@ def helm(*arguments):
 def component(action, name):
     """`stop` or `start` a part of the control plane, with its address and data."""
     run(UP, action, name)
+
+
+def crash(name):
+    """Kills a part of the control plane; `component("start", name)` brings it back."""
+    os.killpg(int((STATE / "pid" / name).read_text()), signal.SIGKILL)
 
 
 def get(kind, name=None, namespace=AGENTS, selector=None):
