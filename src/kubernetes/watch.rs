@@ -20,6 +20,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, future};
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::RwLock;
@@ -32,6 +34,26 @@ use super::Key;
 const CHANGES: usize = 4096;
 /// Time for the list of one object before a relist.
 const LIST: Duration = Duration::from_secs(10);
+/// Longest pause before a watch is begun again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Pauses as kube's, but for the longest. Those reach half a minute, and a server that comes back costs two of them: it
+/// says first that what was seen last is too old. Whatever is revoked in the meantime would wait.
+struct Retries(DefaultBackoff);
+
+impl Iterator for Retries {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(RETRY))
+    }
+}
+
+impl Backoff for Retries {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -186,7 +208,7 @@ where
     }
 }
 
-/// Follows one watch for ever; kube restarts it with a backoff of its own.
+/// Follows one watch for ever.
 async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + 'static,
@@ -197,7 +219,7 @@ where
         None => Api::all(client.clone()),
     };
     let config = watcher::Config::default().labels(labels);
-    let begin = || watcher(api.clone(), config.clone()).default_backoff();
+    let begin = || watcher(api.clone(), config.clone()).backoff(Retries(DefaultBackoff::default()));
     let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
     let mut floor = 0;
