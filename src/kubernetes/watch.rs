@@ -23,6 +23,8 @@ use futures::future::{Fuse, FusedFuture as _, FutureExt as _};
 use futures::{StreamExt as _, future};
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::RwLock;
@@ -37,6 +39,26 @@ const CHANGES: usize = 4096;
 const LIST: Duration = Duration::from_secs(10);
 /// First and last pause before the version is asked for, after a watch broke off.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Longest pause before a watch is begun again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Pauses as kube's, but for the longest. Those reach half a minute, and a server that comes back costs two of them: it
+/// says first that what was seen last is too old. Whatever is revoked in the meantime would wait.
+struct Retries(DefaultBackoff);
+
+impl Iterator for Retries {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(RETRY))
+    }
+}
+
+impl Backoff for Retries {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -204,7 +226,7 @@ where
     }
 }
 
-/// Follows one watch for ever; kube restarts it with a backoff of its own.
+/// Follows one watch for ever.
 async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + 'static,
@@ -215,7 +237,7 @@ where
         None => Api::all(client.clone()),
     };
     let config = watcher::Config::default().labels(labels);
-    let begin = || watcher(api.clone(), config.clone()).default_backoff();
+    let begin = || watcher(api.clone(), config.clone()).backoff(Retries(DefaultBackoff::default()));
     let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
     let mut floor = 0;

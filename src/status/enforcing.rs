@@ -98,9 +98,22 @@ impl<'a> Enforcing<'a> {
         generation(&self.published?.inputs, kind, name)
     }
 
-    /// Whether some Ready pod may still enforce an older policy.
+    /// Whether a Ready pod enforces a policy that was made from something newer than what is known here: another replica
+    /// sent it, and it is we who are behind.
+    fn is_overtaken(&self) -> bool {
+        let Some(published) = self.published else { return false };
+        let mut acked = self.of_ready().filter_map(|report| report.acked.as_ref());
+        acked.any(|acked| acked.hash != published.hash && published.version.goes_back(&acked.version))
+    }
+
+    /// Whether an acknowledgement that has not come is late. None is for a policy that is not the newest.
+    fn are_acks_late(&self) -> bool {
+        self.are_acks_due && !self.is_overtaken()
+    }
+
+    /// Whether some Ready pod may still enforce an older policy, or enforces a newer one than is known here.
     pub(super) fn is_in_flight(&self) -> bool {
-        !self.are_acks_due && self.published.is_some() && self.acknowledged() < self.ready.len()
+        !self.are_acks_late() && self.published.is_some() && self.acknowledged() < self.ready.len()
     }
 
     fn progress(&self, named: &Named<'_>) -> Progress {
@@ -171,7 +184,7 @@ pub(super) fn of_one(enforcing: &Enforcing<'_>, named: &Named<'_>, before: &[Con
         Progress::Lagging(behind, all) => {
             let message = format!("{behind} of {all} Ready pods do not enforce the newest policy yet");
             let otherwise = || say(Status::False, reason::NOT_ACKNOWLEDGED, message);
-            if enforcing.are_acks_due { otherwise() } else { keep_or(PROGRAMMED, before, otherwise) }
+            if enforcing.are_acks_late() { otherwise() } else { keep_or(PROGRAMMED, before, otherwise) }
         }
         Progress::Done(all) => say(Status::True, reason::PROGRAMMED, format!("{all} of {all} Ready pods enforce it")),
     }
@@ -197,7 +210,7 @@ pub(super) fn of_many(servers: &[Enforcing<'_>], named: &Named<'_>, before: &[Co
             Progress::GatewayRefused(message) => refusals.push((told(server, &message), reason::GATEWAY_REFUSED)),
             Progress::NoGateways => stopped += 1,
             Progress::Disconnected(pods) if server.is_fleet_complete => silent_pods.extend(pods),
-            Progress::Lagging(..) if server.are_acks_due => late += 1,
+            Progress::Lagging(..) if server.are_acks_late() => late += 1,
             Progress::Disconnected(_) | Progress::Lagging(..) => early += 1,
             Progress::Done(_) => done += 1,
         }

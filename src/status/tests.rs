@@ -12,7 +12,8 @@ use crate::api::conditions::{
     ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RECONCILING, RESOLVED_REFS, STALLED, reason,
 };
 use crate::policy::Severity;
-use crate::policyserver::fleet::Offer;
+use crate::policy::version::Version;
+use crate::policyserver::fleet::{Acked, Offer};
 
 #[test]
 fn a_server_that_is_well_says_so_in_every_condition() {
@@ -164,6 +165,23 @@ fn an_acknowledgement_counts_when_it_is_of_the_newest_policy() {
     let done = github.status(at(40));
     let programmed = done.conditions.iter().find(|condition| condition.type_ == PROGRAMMED).unwrap();
     assert_eq!((programmed.status.as_str(), programmed.observed_generation), ("True", Some(2)));
+}
+
+#[test]
+fn gateways_that_are_ahead_of_this_replica_are_not_called_late() {
+    let seen = |role: u64| Version { epoch: 1, seen: [("McpRole".to_owned(), role)].into() };
+    let mut github = Github::well();
+    let before = github.settle(10);
+    // The others have seen an edit of a role, and told the gateways.
+    for report in &mut github.reports {
+        report.acked = Some(Acked { version: seen(7), hash: "h2".to_owned() });
+    }
+    assert_eq!(github.status(at(20)), before);
+
+    // Now it is here as well, with another one that the gateways do not have.
+    let published = github.published.as_mut().unwrap();
+    (published.version, published.hash) = (seen(8), "h3".to_owned());
+    assert_eq!(said(&github.status(at(30)).conditions, PROGRAMMED), "False/NotAcknowledged");
 }
 
 #[test]

@@ -73,7 +73,8 @@ control_plane() { # IP BIND_IP API_PORT ETCD_PORT PEER_PORT CONTROLLER_PORT
     --audit-policy-file "$STATE/audit.yaml" --audit-log-path "$STATE/log/audit" --audit-log-maxsize 100 --audit-log-maxbackup 1 \
     --enable-admission-plugins NodeRestriction --allow-privileged=true --profiling=false
   await kube-apiserver 90 kubectl_admin get --raw /readyz
-  start kube-controller-manager kube-controller-manager --kubeconfig "$configs/controller-manager" \
+  # The only node is not given up, and its pods not called unready, because the API server was away for a minute.
+  start kube-controller-manager kube-controller-manager --node-monitor-grace-period 5m --kubeconfig "$configs/controller-manager" \
     --authentication-kubeconfig "$configs/controller-manager" --authorization-kubeconfig "$configs/controller-manager" \
     --service-account-private-key-file "$pki/sa.key" --root-ca-file "$pki/ca.crt" --use-service-account-credentials \
     --cluster-cidr $POD_CIDR --allocate-node-cidrs=true --leader-elect=false --bind-address 127.0.0.1 --secure-port "$6" \
