@@ -15,7 +15,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,8 +52,6 @@ pub struct Epochs {
     /// By namespace, the newest that gateways claim.
     claims: Mutex<BTreeMap<String, Version>>,
     is_claimed: Notify,
-    /// The caches of this process have seen that history went back, and the epoch has not been raised since.
-    is_rewound: AtomicBool,
 }
 
 impl Epochs {
@@ -70,13 +67,7 @@ impl Epochs {
     }
 
     fn new(secret: Option<SecretAt>, now: u64) -> Self {
-        Self {
-            secret,
-            now: watch::Sender::new(now),
-            claims: Mutex::default(),
-            is_claimed: Notify::new(),
-            is_rewound: AtomicBool::new(false),
-        }
+        Self { secret, now: watch::Sender::new(now), claims: Mutex::default(), is_claimed: Notify::new() }
     }
 
     /// The epoch, and its changes.
@@ -104,27 +95,26 @@ impl Epochs {
 
     /// The caches of this process have seen that the cluster's history went back.
     pub(super) fn rewound(&self) {
-        self.is_rewound.store(true, Ordering::Release);
         self.is_claimed.notify_one();
     }
 
     /// Looks into claims until `shutdown`.
     pub(super) async fn keep(self: Arc<Self>, caches: Caches, shutdown: CancellationToken) {
         let mut pause = PAUSE;
+        let mut settled = 0;
         loop {
             tokio::select! {
                 () = self.is_claimed.notified() => {}
                 () = shutdown.cancelled() => return,
             }
             let before = *self.now.borrow();
+            let is_rewound = super::judge::rewinds(&caches) > settled;
             let claims = std::mem::take(&mut *self.claims.lock());
             let work = async {
                 let mut is_settled = true;
-                if self.is_rewound.load(Ordering::Acquire) {
+                if is_rewound {
                     self.raise(before, &caches).await;
-                    let is_raised = *self.now.borrow() > before;
-                    self.is_rewound.fetch_and(!is_raised, Ordering::AcqRel);
-                    is_settled &= is_raised;
+                    is_settled &= *self.now.borrow() > before;
                 }
                 for (namespace, claim) in claims {
                     if !self.settle(&caches, &namespace, &claim).await {
@@ -138,12 +128,15 @@ impl Epochs {
                 is_settled = work => is_settled,
                 () = shutdown.cancelled() => return,
             };
+            if *self.now.borrow() > before {
+                settled = super::judge::rewinds(&caches); // Every cache was listed anew, and saw it then at the latest.
+            }
             pause = if is_settled { PAUSE } else { (pause * 2).min(APART) };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
-            if self.is_rewound.load(Ordering::Acquire) || !self.claims.lock().is_empty() {
+            if super::judge::rewinds(&caches) > settled || !self.claims.lock().is_empty() {
                 self.is_claimed.notify_one(); // Not settled: again.
             }
         }

@@ -6,7 +6,7 @@
 mod bench;
 mod gather;
 
-pub(super) use self::gather::seen;
+pub(super) use self::gather::{rewinds, seen};
 mod good;
 
 use std::sync::Arc;
@@ -53,10 +53,10 @@ impl Judge {
         }
         let mut bench = Box::new(Bench::default());
         let mut stirred = Stirred::default();
-        let mut rewinds = 0;
+        let mut before = 0;
         loop {
-            let rewound = self.rewinds();
-            if rewound > std::mem::replace(&mut rewinds, rewound) {
+            let rewound = rewinds(&self.caches);
+            if rewound > std::mem::replace(&mut before, rewound) {
                 self.epochs.rewound(); // Until the new epoch is there, streams hold back what gateways would refuse.
             }
             let epoch = *self.epochs.now().borrow();
@@ -84,12 +84,6 @@ impl Judge {
                 () = shutdown.cancelled() => return,
             };
         }
-    }
-
-    fn rewinds(&self) -> u64 {
-        let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = &self.caches;
-        let counts = [servers.rewinds(), tools.rewinds(), roles.rewinds(), gateways.rewinds(), config_maps.rewinds()];
-        counts.iter().sum()
     }
 
     /// A cache that is not full must decide nothing: what it does not hold yet would look revoked.

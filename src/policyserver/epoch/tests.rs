@@ -42,6 +42,11 @@ impl Replica {
         tokio::spawn(self.caches.roles.clone().answer_doubts());
     }
 
+    fn sees_a_rewind(&self) {
+        self.caches.roles.rewind(90);
+        self.epochs.rewound();
+    }
+
     fn claims(&self, epoch: u64, role: u64) {
         let version = Version { epoch, seen: BTreeMap::from([("McpRole".to_owned(), role)]) };
         self.epochs.claim(&target("github"), &version);
@@ -169,7 +174,7 @@ async fn a_claim_is_looked_into_once_the_api_server_is_back() {
 async fn an_epoch_is_entered_when_every_kind_was_listed_in_it() {
     let replica = Replica::start(Fake::default().client()).await;
 
-    replica.epochs.rewound();
+    replica.sees_a_rewind();
     tokio::time::sleep(LATER).await; // Roles are not listed.
     assert_eq!((*replica.epochs.now().borrow(), replica.stored().await), (1, 2));
 
@@ -181,11 +186,15 @@ async fn an_epoch_is_entered_when_every_kind_was_listed_in_it() {
 async fn a_history_that_went_back_begins_an_epoch() {
     let replica = Replica::start(Fake::default().client()).await;
 
+    replica.sees_a_rewind();
+    // Another cache sees the same a moment later, at the latest when everything is listed anew.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    replica.caches.tools.rewind(90);
     replica.lists_roles();
-    replica.epochs.rewound();
     replica.reaches(2).await;
+    tokio::time::sleep(LATER).await;
 
-    assert_eq!(replica.stored().await, 2);
+    assert_eq!(replica.stored().await, 2, "one restore begins one epoch");
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,6 +167,12 @@ impl Gathered {
     }
 }
 
+/// How often the cluster's history went back, as far as the caches have seen: each of them sees it once.
+pub(in crate::policyserver) fn rewinds(caches: &Caches) -> u64 {
+    let Caches { servers, tools, roles, gateways, config_maps, pods: _, cluster: _ } = caches;
+    servers.rewinds() + tools.rewinds() + roles.rewinds() + gateways.rewinds() + config_maps.rewinds()
+}
+
 /// What the caches are surely not older than. Read it before the objects.
 pub(in crate::policyserver) fn seen(caches: &Caches, namespace: &str) -> BTreeMap<String, u64> {
     BTreeMap::from([
