@@ -101,7 +101,7 @@ impl Epochs {
     /// Looks into claims until `shutdown`.
     pub(super) async fn keep(self: Arc<Self>, caches: Caches, shutdown: CancellationToken) {
         let mut pause = PAUSE;
-        let mut settled = super::judge::rewinds(&caches); // Of what the caches saw before they were full.
+        let mut settled = 0;
         loop {
             tokio::select! {
                 () = self.is_claimed.notified() => {}

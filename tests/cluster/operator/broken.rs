@@ -17,8 +17,10 @@ async fn goes_on(scene: &Scene) {
     assert_eq!(scene.caller.call("secret").await.refusal(), UNKNOWN_TOOL);
 }
 
+/// The older counts; in one second, which is as exact as Kubernetes tells ages, the first by name. This one is second
+/// by either.
 #[tokio::test]
-async fn of_two_declarations_of_one_tool_the_older_counts_and_the_other_says_so() {
+async fn of_two_declarations_of_one_tool_one_counts_and_the_other_says_so() {
     let scene = Scene::start().await;
     scene
         .world
@@ -26,20 +28,20 @@ async fn of_two_declarations_of_one_tool_the_older_counts_and_the_other_says_so(
             r"
 apiVersion: toolgate.dev/v1alpha1
 kind: McpTool
-metadata: {name: a-twin}
+metadata: {name: z-twin}
 spec: {serverRef: {name: tickets}, toolName: ok, lifecycle: Disabled}
 ",
         )
         .await;
-    let accepted = scene.world.condition("McpTool", "a-twin", "Accepted", "False").await;
+    let accepted = scene.world.condition("McpTool", "z-twin", "Accepted", "False").await;
     assert_eq!(accepted["reason"], "Conflicted", "{accepted}");
     assert!(accepted["message"].as_str().unwrap().contains("`tickets-ok` keeps it"), "{accepted}");
     scene.world.condition("McpTool", "tickets-ok", "Ready", "True").await;
     goes_on(&scene).await;
 
-    // Without the older one the other is the tool, and it is disabled.
+    // Without the first the other is the tool, and it is disabled.
     scene.world.delete("McpTool", "tickets-ok").await;
-    scene.world.condition("McpTool", "a-twin", "Accepted", "True").await;
+    scene.world.condition("McpTool", "z-twin", "Accepted", "True").await;
     eventually("follow", async || (!scene.caller.call("ok").await.is_result()).then_some(())).await;
 }
 
