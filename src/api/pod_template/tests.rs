@@ -137,3 +137,9 @@ fn what_is_no_pod_template_is_told() {
     assert_eq!(told(&json!({"metadata": {"annotations": {"a": "x".repeat(BYTES)}}})), [""]);
     assert_eq!(spec(&json!({"containers": vec![json!({"image": "x"}); 40]})).len(), FAULTS);
 }
+
+#[test]
+fn a_pod_has_time_to_end_after_its_gateway_has_drained() {
+    assert_eq!(spec(&json!({"terminationGracePeriodSeconds": 29})), ["/spec/terminationGracePeriodSeconds"]);
+    assert_eq!(spec(&json!({"terminationGracePeriodSeconds": 30})), Vec::<String>::new());
+}
