@@ -18,3 +18,4 @@ mod nonsense;
 mod quiet;
 mod replicas;
 mod revoked;
+mod versions;
