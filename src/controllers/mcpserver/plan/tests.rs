@@ -352,10 +352,10 @@ fn rolling_does_not_wait_and_neither_does_a_gateway_that_could_not_be_told_anyth
 /// to what is declared as long as they are left out where they are not set.
 #[test]
 fn the_digest_of_a_declaration_is_the_same_in_every_version() {
-    assert_eq!(revision::declared(&stdio(&json!({})), &settings()), "STDIO");
-    assert_eq!(revision::declared(&http(&json!({})), &settings()), "HTTP");
+    assert_eq!(revision::declared(&stdio(&json!({})), &settings()), "4a7b247206d025915e4c68a25cc53c4f");
+    assert_eq!(revision::declared(&http(&json!({})), &settings()), "7b8b55a13d85559a9388c4c84f357874");
     let remote = server(json!({"source": {"remote": {"url": "https://mcp.example.com/mcp"}}, "replicas": 2}));
-    assert_eq!(revision::declared(&remote, &settings()), "REMOTE");
+    assert_eq!(revision::declared(&remote, &settings()), "bdf38761cb8d568dedd53856c610f93f");
 }
 
 /// A rollback meets what a newer operator wrote.
