@@ -1,5 +1,5 @@
-"""The walk-through of `docs/kubernetes.md` and README, word for word: its commands in one shell, as a reader types them,
-and what they print beside what is shown there. Begins with an empty cluster; leaves one in which everything is
+"""The walk-through of `docs/kubernetes.md` and README, word for word: its commands in one shell, as a reader types
+them, and what they print beside what is shown there. Begins with an empty cluster; leaves one in which everything is
 installed.
 
 Only three things differ from what a reader does: images are packed instead of built, what takes until it listens is
@@ -51,6 +51,8 @@ def section(text, title):
 
 def comparable(output):
     """What of an output must be the same each time."""
+    # What a forwarded port says of each connection comes between, whenever it likes.
+    output = re.sub(r"(?m)^(Forwarding from|Handling connection for) .*\n", "", output)
     output = re.sub(r'"requestId":"[0-9a-f]+-[0-9a-f]+"', '"requestId":"…"', output)
     output = re.sub(r"(?m)(?<=\s)(\d+[smhd])+$", "AGE", output)
     lines = [re.sub(r"\s+", " ", line).strip() for line in output.splitlines()]

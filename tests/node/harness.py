@@ -1,6 +1,7 @@
 """The interface of the tests to the cluster: commands, waits, the state that each file begins with, and the report of a
 failure. Runs beside the node (run.py and suite.py see to that). Knows no expectation: those are in the checks."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,12 @@ SYSTEM = "toolgate-system"
 EXAMPLE = ROOT / "examples/kubernetes-quickstart"
 OPERATOR = "deployment/toolgate-operator"
 LEASE = "toolgate-operator"
+# One line for each condition, as a template of kubectl's.
+CONDITIONS = (
+    "{range .items[*]}{.metadata.name} generation {.metadata.generation}, enforcement {.status.enforcement}{'\\n'}"
+    "{range .status.conditions[*]}  {.type}={.status} {.reason} of {.observedGeneration} since {.lastTransitionTime}: "
+    "{.message}{'\\n'}{end}{end}"
+)
 STATE = pathlib.Path(os.environ.get("TOOLGATE_TEST_STATE") or "/var/tmp/toolgate-test")
 
 
@@ -58,7 +65,7 @@ def patch(kind, name, change, namespace=AGENTS):
 
 
 def wait(what, test, seconds=60, every=0.1):
-    """Waits until `test` returns something true, and returns that. What it raises ends the wait only at the deadline."""
+    """Waits until `test` returns something true, and returns that. A command that fails in it is tried again."""
     end = time.monotonic() + seconds
     while True:
         problem = None
@@ -176,6 +183,8 @@ def quickstart():
         helm("install", "toolgate-crds", "charts/toolgate-crds", "--create-namespace")
     if not released("toolgate"):
         helm("install", "toolgate", "charts/toolgate", "--wait")
+    elif json.loads(helm("get", "values", "toolgate", "--output", "json")):
+        helm("upgrade", "toolgate", "charts/toolgate", "--reset-values", "--wait")
     kubectl("apply", "-k", EXAMPLE)
     kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "mcpserver,mcprole,mcptool", "--all", "--timeout=120s")
 
@@ -199,26 +208,23 @@ def diagnose(out):
         print(f"\n--- {title}", file=out)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-            print("\n".join((done.stdout + done.stderr).rstrip().splitlines()[-last:]), file=out)
+            lines = (done.stdout + done.stderr).rstrip().splitlines()[-last:]
+            print("\n".join(line[:600] for line in lines), file=out)
         except (OSError, subprocess.TimeoutExpired) as error:
             print(error, file=out)
 
     quick = ("kubectl", "--request-timeout=5s")
     show("pods", *quick, "get", "pods", "-A", "-o", "wide")
     show("objects", *quick, "get", "mcps,mcpt,mcpr,mcpg", "-A")
-    show("status of McpServers", *quick, "get", "mcps", "-A", "-o", "jsonpath={range .items[*]}{.metadata.namespace}/"
-         "{.metadata.name} {.status}{'\\n'}{end}")
+    show("conditions of McpServers", *quick, "get", "mcps", "-A", "-o", f"jsonpath={CONDITIONS}")
     show("events", *quick, "get", "events", "-A", "--sort-by=.lastTimestamp", last=40)
     for namespace in (SYSTEM, AGENTS):
-        try:
-            there = subprocess.run(
-                [*quick, "-n", namespace, "get", "pods", "-o", "name"], capture_output=True, text=True, timeout=10
-            ).stdout.split()
-        except subprocess.TimeoutExpired:
-            there = []
-        for pod in there:
-            show(f"log of {namespace}/{pod}", *quick, "-n", namespace, "logs", pod, "--all-containers", "--prefix",
-                 "--tail=25", last=75)
+        command = [*quick, "-n", namespace]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            listed = subprocess.run([*command, "get", "pods", "-o", "name"], capture_output=True, text=True, timeout=10)
+            for pod in listed.stdout.split():
+                options = ("--all-containers", "--prefix", "--tail=15")
+                show(f"log of {pod} in {namespace}", *command, "logs", pod, *options)
     for name in ("kubelet", "kube-apiserver"):
-        show(f"log of {name}", "tail", "-n", "15", str(STATE / "log" / name))
+        show(f"warnings of {name}", "grep", "^[WE]", str(STATE / "log" / name), last=10)
     out.flush()

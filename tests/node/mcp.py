@@ -108,10 +108,10 @@ class Client:
 
     def request(self, method, params):
         """One request, in the session that there is, or in a new one."""
-        if self.connection is None:
-            self.connect()
         self.numbers += 1
         try:
+            if self.connection is None:
+                self.connect()
             return self.post({"jsonrpc": "2.0", "id": self.numbers, "method": method, "params": params})
         except (OSError, http.client.HTTPException, ValueError):
             self.drop()

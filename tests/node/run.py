@@ -2,7 +2,8 @@
 """Runs the tests on a real node. Owns the node; the tests themselves run beside it, in suite.py.
 
   run.py            a node of its own with our images, every file in order, and the end of the node
-  run.py FILE…      some files (`revocation` is check_revocation.py), on the node that is up; else on one of their own
+  run.py FILE…      some files (`revocation` is check_revocation.py), on the node that is up; else on one of their own;
+                    and where a name begins with `test_`, of these files that test alone
   run.py up         a node with our images, which stays: `tests/cluster/up down` ends it
   run.py images     packs the images anew, after a build; pods that run keep what they have
 
@@ -61,7 +62,8 @@ def own_node():
 def run(files):
     """Runs the tests beside the node, and returns their exit code."""
     helm = images.run(ROOT / ".ci/charts", "helm").strip()
-    return subprocess.run([UP, "exec", "env", f"HELM={helm}", sys.executable, "-u", HERE / "suite.py", *files]).returncode
+    command = [UP, "exec", "env", f"HELM={helm}", sys.executable, "-u", HERE / "suite.py", *files]
+    return subprocess.run(command, check=False).returncode
 
 
 def main(arguments):

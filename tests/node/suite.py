@@ -37,6 +37,9 @@ class InOrderOfLines(unittest.TestLoader):
 class Result(unittest.TextTestResult):
     """Says how long each test took, and what the cluster looks like where one fails."""
 
+    def getDescription(self, test):
+        return getattr(test, "_testMethodName", str(test))
+
     def startTest(self, test):
         self.begun = time.monotonic()
         super().startTest(test)
@@ -60,12 +63,17 @@ class Result(unittest.TextTestResult):
         harness.diagnose(sys.stderr)
 
 
+def is_test(name):
+    """Whether a name is that of a test, not of a file."""
+    return name.startswith("test_")
+
+
 def chosen(names):
     """The files to run, in order. One that the order does not name would never run: that is an error."""
     there = {path.stem.removeprefix("check_") for path in HERE.glob("check_*.py")}
     if there != set(ORDER):
         raise SystemExit(f"ORDER in {__file__} and the files check_*.py differ: {sorted(there ^ set(ORDER))}")
-    names = [name.removeprefix("check_").removesuffix(".py") for name in names] or ORDER
+    names = [name.removeprefix("check_").removesuffix(".py") for name in names if not is_test(name)] or ORDER
     if unknown := set(names) - there:
         raise SystemExit(f"no such tests: {', '.join(sorted(unknown))}; there are: {', '.join(ORDER)}")
     return [name for name in ORDER if name in names]
@@ -76,6 +84,7 @@ def main(names):
     os.environ["PATH"] = f"{helm.parent}:{os.environ['PATH']}"
     sys.path.insert(0, str(HERE))
     loader = InOrderOfLines()
+    loader.testNamePatterns = [f"*.{name}" for name in names if is_test(name)] or None
     tests = unittest.TestSuite(loader.loadTestsFromName(f"check_{name}") for name in chosen(names))
     with tempfile.TemporaryDirectory() as folder:
         # Helm reads no plugins or repositories of the user's, and no cache of kubectl's is of another cluster.
