@@ -18,4 +18,6 @@ mod nonsense;
 mod quiet;
 mod replicas;
 mod revoked;
+mod scaled;
+mod upgraded;
 mod versions;

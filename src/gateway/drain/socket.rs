@@ -26,7 +26,7 @@ impl DrainSocket {
     pub(in crate::gateway) fn bind(folder: &Path) -> io::Result<Self> {
         let path = folder.join(SOCKET);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => UnixListener::bind(path).map(Self),
         }
     }
