@@ -60,6 +60,17 @@ class Rollout(unittest.TestCase):
     def setUpClass(cls):
         harness.quickstart()
 
+    def test_nobody_but_the_gateways_own_container_can_take_it_out_of_service(self):
+        for pod in harness.pods("everything"):
+            connection = http.client.HTTPConnection(pod["status"]["podIP"], 9901, timeout=10)
+            for method in ("GET", "POST"):
+                connection.request(method, "/drain")
+                response = connection.getresponse()
+                response.read()
+                self.assertEqual(response.status, 404)
+            connection.request("GET", "/readyz")
+            self.assertEqual(connection.getresponse().status, 200)
+
     def roll(self, server, calls):
         """Replaces all pods of a server while calls go on, until the last old one is gone."""
         old = {pod["metadata"]["uid"] for pod in harness.pods(server)}
@@ -68,6 +79,8 @@ class Rollout(unittest.TestCase):
             begun = time.monotonic()
             change = {"metadata": {"annotations": {"example.com/restarted": str(time.time())}}}
             harness.patch("mcpserver", server, {"spec": {"podTemplate": change}})
+            self.addCleanup(harness.kubectl, "-n", AGENTS, "rollout", "status", f"deployment/{server}", "--timeout=120s")
+            self.addCleanup(harness.wait_condition, "mcpserver", server, "Available")
             self.addCleanup(harness.patch, "mcpserver", server, {"spec": {"podTemplate": None}})
 
             def replaced():
@@ -92,14 +105,3 @@ class Rollout(unittest.TestCase):
         calls = [(Caller("ada", "everything"), "tools/list", {}) for _ in range(4)]
         calls += [(Caller("guest", "everything"), "greet", {"name": "you"}) for _ in range(4)]
         self.roll("everything", calls)
-
-    def test_nobody_but_the_gateways_own_container_can_take_it_out_of_service(self):
-        for pod in harness.pods("everything"):
-            connection = http.client.HTTPConnection(pod["status"]["podIP"], 9901, timeout=10)
-            for method in ("GET", "POST"):
-                connection.request(method, "/drain")
-                response = connection.getresponse()
-                response.read()
-                self.assertEqual(response.status, 404)
-            connection.request("GET", "/readyz")
-            self.assertEqual(connection.getresponse().status, 200)

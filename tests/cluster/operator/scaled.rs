@@ -66,6 +66,13 @@ async fn an_autoscaler_raises_a_server_to_its_minimum_and_is_not_reverted() {
     .unwrap();
     let autoscalers: Api<HorizontalPodAutoscaler> = world.space.api();
     within("create", autoscalers.create(&PostParams::default(), &autoscaler)).await.expect("it is valid");
+    // Kubernetes looks for kinds that it has not met every 30 s.
+    let knows_it = |one: Option<&HorizontalPodAutoscaler>| {
+        let status = one.and_then(|one| one.status.as_ref());
+        let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.any(|condition| condition.type_ == "AbleToScale" && condition.status == "True")
+    };
+    holds(&autoscalers, "tickets", "be able to scale", knows_it).await.expect("it stays");
 
     wants(&world, 2).await;
     stays(&world, 2).await;

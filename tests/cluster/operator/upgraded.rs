@@ -61,8 +61,8 @@ async fn a_field_of_a_newer_version_stalls_nobody_and_stays() {
     let world = &scene.world;
     let definitions: Api<CustomResourceDefinition> = Api::all(world.cluster.client().await);
     for plural in ["mcpservers", "mcproles"] {
-        let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tomorrow";
-        let field = json!([{"op": "add", "path": path, "value": {
+        let place = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tomorrow";
+        let field = json!([{"op": "add", "path": place, "value": {
             "type": "object", "properties": {"since": {"type": "string"}},
         }}]);
         let patch = Patch::Json::<()>(serde_json::from_value(field).unwrap());

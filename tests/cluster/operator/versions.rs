@@ -78,11 +78,9 @@ impl Stub {
 
 /// Whether a snapshot lets anybody use a tool.
 fn allows(snapshot: &Value, tool: &str) -> bool {
+    let grants = |rule: &Value| rule["effect"] == "Allow" && rule["tools"].to_string().contains(&format!("\"{tool}\""));
     let roles = snapshot["roles"].as_array().unwrap();
-    let rules = roles.iter().flat_map(|role| role["rules"].as_array().into_iter().flatten());
-    rules
-        .into_iter()
-        .any(|rule| rule["effect"] == "Allow" && rule["tools"].to_string().contains(&format!("\"{tool}\"")))
+    roles.iter().any(|role| role["rules"].as_array().into_iter().flatten().any(grants))
 }
 
 /// `tickets`, and the pod that waits for its gateway.
