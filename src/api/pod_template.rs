@@ -22,6 +22,8 @@ pub const POLICY_AUDIENCE: &str = "toolgate-policy";
 const OWN_PREFIX: &str = "toolgate.dev/";
 /// Labels that select the pods.
 const SELECTING: &[&str] = &["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"];
+/// Least time for a pod to end, in seconds: its gateway drains for up to 20, and the server ends after that.
+const GRACE_SECONDS: i64 = 30;
 /// Largest template, in bytes of JSON.
 const BYTES: usize = 65_536;
 /// Most faults that are told.
@@ -192,6 +194,11 @@ impl Judge {
         let why = "cannot be patched: the pods keep the standard restricted, and what is the gateway's";
         self.only(spec, "/spec", POD, why);
         self.security(spec, "/spec");
+        let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+        if grace.is_some_and(|grace| grace < GRACE_SECONDS) {
+            let why = format!("must be at least {GRACE_SECONDS}, so that running calls finish: raise or remove it");
+            self.add("/spec/terminationGracePeriodSeconds", why);
+        }
         for (index, volume) in list(spec, "volumes") {
             self.volume(volume, &format!("/spec/volumes/{index}"));
         }

@@ -33,6 +33,16 @@ struct Cli {
 enum Command {
     /// Serve one server: over loopback or a unix socket beside it in its pod, or over the network in front of it.
     Sidecar(Box<Sidecar>),
+    /// Prepare the gateway that runs in this container for its end: it stops being ready, and this returns when nothing
+    /// runs there any more, after 20 seconds at the latest.
+    Drain(Drain),
+}
+
+#[derive(Args)]
+struct Drain {
+    /// The gateway's folder.
+    #[arg(long, value_name = "FOLDER", env = "TOOLGATE_STATE", default_value = "/var/lib/toolgate")]
+    state: PathBuf,
 }
 
 #[derive(Args)]
@@ -47,7 +57,7 @@ struct Sidecar {
     /// Where callers connect, over TLS.
     #[arg(long, value_name = "ADDR", env = "TOOLGATE_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// Where /metrics, /healthz, /startupz, /readyz and /drain answer.
+    /// Where /metrics, /healthz, /startupz and /readyz answer.
     #[arg(long, value_name = "ADDR", env = "TOOLGATE_ADMIN", default_value = "0.0.0.0:9901")]
     admin: SocketAddr,
     /// The policy server: https://HOST:PORT.
@@ -122,14 +132,22 @@ fn ratio(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Sidecar(flags) = Cli::parse().command;
-    match serve(*flags) {
+    let outcome = match Cli::parse().command {
+        Command::Sidecar(flags) => serve(*flags),
+        Command::Drain(flags) => drain(&flags.state),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn drain(state: &Path) -> anyhow::Result<()> {
+    let answer = sidecar::ask_to_drain(state).with_context(|| format!("no gateway drains at {}", state.display()))?;
+    Ok(std::io::stdout().write_all(answer.as_bytes())?)
 }
 
 fn serve(flags: Sidecar) -> anyhow::Result<()> {

@@ -1,4 +1,7 @@
-//! What operators of the gateway ask: is it alive, is it ready, how does it fare; and that it prepare to end.
+//! What operators of the gateway ask: is it alive, is it ready, how does it fare. Answers alone, since anybody may ask:
+//! nothing here changes the gateway.
+
+use std::sync::atomic::Ordering;
 
 use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -7,15 +10,15 @@ use super::body::Body;
 use super::server::Shared;
 use super::upstream::Upstream;
 
-/// `/metrics`, `/healthz`, `/startupz`, `/readyz`; and `/drain` where the gateway is one of a pod.
-pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+/// `/metrics`, `/healthz`, `/startupz`, `/readyz`.
+pub(super) fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
     let (status, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, metrics(shared)),
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if shared.drain.is_on() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
         "/readyz" => ready(shared),
+        // A pod's server is started only once its gateway is: so this waits for less.
         "/startupz" => policies(shared),
-        "/drain" if shared.sole.is_some() => (StatusCode::OK, drain(shared).await),
         _ => (StatusCode::NOT_FOUND, "try /metrics, /healthz, /startupz or /readyz\n".to_owned()),
     };
     let mut response = Response::new(Body::Full(text.into()));
@@ -25,10 +28,13 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
     response
 }
 
-/// Whether callers should come: calls are decided, and callers can verify by whom. Who comes all the same, and ignores
-/// certificates, is served.
+/// Whether callers should come: the server is there, calls are decided, and callers can verify by whom. Who comes all the
+/// same, and ignores certificates, is served.
 fn ready(shared: &Shared) -> (StatusCode, String) {
     match policies(shared) {
+        (StatusCode::OK, _) if !shared.is_server_up.load(Ordering::Relaxed) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the server does not take connections yet\n".to_owned())
+        }
         (StatusCode::OK, _) if !shared.is_vouched_for() => (
             StatusCode::SERVICE_UNAVAILABLE,
             "callers cannot verify the certificate: no policy server has signed one that is valid now\n".to_owned(),
@@ -60,24 +66,4 @@ fn metrics(shared: &Shared) -> String {
         }
     }
     shared.metrics.render()
-}
-
-async fn drain(shared: &Shared) -> String {
-    tracing::info!("draining");
-    match shared.drain.run(|| running(shared)).await {
-        0 => "drained\n".to_owned(),
-        left => {
-            tracing::warn!(left, "calls were still running at the end of the drain");
-            format!("{left} still running\n")
-        }
-    }
-}
-
-/// Exchanges that run and have an end of their own.
-fn running(shared: &Shared) -> usize {
-    let running = |endpoint: &super::endpoint::Endpoint| {
-        let active = endpoint.force.load_full().map_or(0, |force| force.metrics.active.get());
-        active.saturating_sub(endpoint.streams.count())
-    };
-    shared.endpoints.load().values().map(|endpoint| running(endpoint)).sum()
 }

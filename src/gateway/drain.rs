@@ -9,10 +9,13 @@ use tokio::time::Instant;
 
 use super::limits;
 
+#[cfg(feature = "sidecar")]
+pub(super) mod socket;
+
 /// Whether the gateway is about to end.
 pub(super) struct Drain {
     since: Mutex<Option<Instant>>,
-    /// Counts up when long-lived streams must end.
+    /// Counts up when long-lived streams and idle connections must end.
     round: watch::Sender<u64>,
 }
 
@@ -47,13 +50,13 @@ impl Drain {
         }
     }
 
-    /// How often streams were ended so far.
+    /// How often they were ended so far.
     pub(super) fn round(&self) -> u64 {
         *self.round.borrow()
     }
 
-    /// Completes when a stream must end that was opened in this round.
-    pub(super) async fn ends_streams(&self, opened: u64) {
+    /// Completes when a stream or an idle connection must end that was opened in this round.
+    pub(super) async fn ends(&self, opened: u64) {
         if self.round.subscribe().wait_for(|round| *round != opened).await.is_err() {
             std::future::pending::<()>().await; // Nobody drains any more.
         }
@@ -76,7 +79,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(drain.is_on());
 
-        drain.ends_streams(0).await;
+        drain.ends(0).await;
         assert!(begun.elapsed() >= limits::DRAIN_NOTICE && !drained.is_finished());
         running.store(0, Ordering::SeqCst);
 

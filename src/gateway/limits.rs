@@ -24,6 +24,8 @@ pub const CHILD_IDLE: Duration = Duration::from_mins(5);
 pub const SESSION_IDLE: Duration = Duration::from_mins(30);
 /// Time for a server to answer a request or to send the next message of a stream.
 pub const UPSTREAM_IDLE: Duration = Duration::from_mins(5);
+/// Time between two looks whether a server that is being started takes connections.
+pub const UPSTREAM_LOOK: Duration = Duration::from_millis(100);
 /// Time for a server to connect, or for a child to answer `initialize`.
 pub const UPSTREAM_START: Duration = Duration::from_secs(30);
 /// Shortest time between two fetches of one issuer's keys.
@@ -51,7 +53,10 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 pub const STREAM_END: Duration = Duration::from_secs(2);
 /// Time in which those who route to a draining gateway learn of it; new calls are still served.
 pub const DRAIN_NOTICE: Duration = Duration::from_secs(3);
-/// Longest time that a drain takes. Less than the grace period of a pod.
+/// Longest time that a drain takes. A server's container waits longer than this before it ends, and a pod's grace
+/// period is longer still.
 pub const DRAIN_BOUND: Duration = Duration::from_secs(20);
+/// Time before connections are accepted again after that failed: for want of descriptors, mostly, which passes.
+pub const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Time after which a gateway that was drained but not ended is ready again.
 pub const DRAIN_LAPSE: Duration = Duration::from_mins(2);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -51,8 +52,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// TLS towards callers; `None`: they come in the clear, as on a laptop.
     pub tls: Option<Tls>,
-    /// The one server of a pod's gateway: it is served at `/mcp`, nothing is at `/servers/NAME/mcp`, and `/drain`
-    /// answers.
+    /// The one server of a pod's gateway: it is served at `/mcp`, and nothing is at `/servers/NAME/mcp`. The gateway is
+    /// not ready before [`Gateway::server_is_up`].
     pub sole: Option<String>,
 }
 
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     pub(super) sole: Option<Box<str>>,
     pub(super) drain: Arc<Drain>,
     tls: Option<Tls>,
+    /// The server of a pod took connections at least once.
+    pub(super) is_server_up: AtomicBool,
     closing: CancellationToken,
 }
 
@@ -117,6 +120,7 @@ impl Gateway {
             request_ids: RequestIds::new(),
             metrics,
             tracer: settings.tracer.clone(),
+            is_server_up: AtomicBool::new(settings.sole.is_none()),
             sole: settings.sole.map(Into::into),
             drain: Arc::default(),
             tls: settings.tls.clone(),
@@ -234,6 +238,11 @@ impl Gateway {
         }
     }
 
+    /// The server of a pod takes connections: callers may be sent here.
+    pub fn server_is_up(&self) {
+        self.shared.is_server_up.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until a server has said that one of its lists changed. Several changes may count as one.
     pub async fn lists_changed(&self, name: &str) {
         match self.endpoint(name) {
@@ -246,6 +255,25 @@ impl Gateway {
     pub async fn catalogue(&self, name: &str, digests: Digests) -> Result<Catalogue, UpstreamError> {
         let endpoint = self.endpoint(name).ok_or_else(|| UpstreamError::Unreachable("it is not served".to_owned()))?;
         catalogue::ask(&endpoint.upstream, digests).await
+    }
+
+    /// Is not ready any more, and returns when nothing runs (0) or after [`limits::DRAIN_BOUND`] (how much still runs).
+    pub async fn drain(&self) -> usize {
+        tracing::info!("draining");
+        let left = self.shared.drain.run(|| self.running()).await;
+        if left > 0 {
+            tracing::warn!(left, "calls were still running at the end of the drain");
+        }
+        left
+    }
+
+    /// Exchanges that run and have an end of their own.
+    fn running(&self) -> usize {
+        let running = |endpoint: &Endpoint| {
+            let active = endpoint.force.load_full().map_or(0, |force| force.metrics.active.get());
+            active.saturating_sub(endpoint.streams.count())
+        };
+        self.shared.endpoints.load().values().map(|endpoint| running(endpoint)).sum()
     }
 
     /// Takes no new calls, ends all streams and children, and writes the audit log out.
@@ -335,15 +363,13 @@ async fn secure(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>, callers: bool) {
-    let closing = shared.closing.clone();
+    let (closing, drain) = (shared.closing.clone(), shared.drain.clone());
+    let opened = drain.round();
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
-            let mut response = if callers {
-                stack::serve(shared.clone(), request).await
-            } else {
-                admin::answer(&shared, &request).await
-            };
+            let mut response =
+                if callers { stack::serve(shared.clone(), request).await } else { admin::answer(&shared, &request) };
             if callers && shared.drain.is_on() {
                 // The next request of this client goes to another gateway.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -360,6 +386,11 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        // What runs on it finishes. An idle one would carry a call to a gateway whose server is gone.
+        () = drain.ends(opened), if callers => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

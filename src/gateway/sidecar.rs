@@ -7,14 +7,17 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::audit::Sink;
 use super::certificate::{CertificateError, Certificates};
+use super::drain::socket::DrainSocket;
+pub use super::drain::socket::ask as ask_to_drain;
 use super::report::{discovery, isolation};
 use super::source::{self, Reports, Source, contact};
 use super::state::State;
 use super::upstream::{Config, UpstreamError};
-use super::{Gateway, Settings, StartError, trust};
+use super::{Gateway, Settings, StartError, limits, trust};
 use crate::policy::snapshot::Target;
 use crate::telemetry::traces::{ExportError, Tracer};
 
@@ -25,7 +28,7 @@ pub struct Options {
     pub source: source::Settings,
     /// Where callers connect, over TLS.
     pub listen: SocketAddr,
-    /// Where `/metrics`, `/healthz`, `/startupz`, `/readyz` and `/drain` answer.
+    /// Where `/metrics`, `/healthz`, `/startupz` and `/readyz` answer.
     pub admin: SocketAddr,
     /// The server.
     pub upstream: Config,
@@ -34,7 +37,8 @@ pub struct Options {
     /// The address of this pod; `None`: nobody looks whether the server can be reached there. It makes sense only
     /// where the server runs in this pod.
     pub pod: Option<IpAddr>,
-    /// Folder for what must outlive the process: the last policy, key and certificate.
+    /// Folder for what must outlive the process: the last policy, key and certificate. In it is the socket that
+    /// [`ask_to_drain`] opens.
     pub state: PathBuf,
     /// Where audit lines go.
     pub audit: Sink,
@@ -73,7 +77,9 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT. Needs tokio's multi-thread runtime.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
-    let state = State::open(&options.state).map_err(|error| RunError::State(options.state.clone(), error))?;
+    let unusable = |error| RunError::State(options.state.clone(), error);
+    let state = State::open(&options.state).map_err(unusable)?;
+    let drain = DrainSocket::bind(&options.state).map_err(unusable)?;
     let target = options.source.target.clone();
     let names = names(&target);
     let certificates = Certificates::load(names.clone(), state.clone()).await?;
@@ -88,6 +94,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         sole: Some(target.server.clone()),
     })
     .await?;
+    let upstream = options.upstream.clone();
     gateway.put_server(&target.server, options.upstream).await?;
     gateway.expect_stream(&target.server, &target, contact::silence(&state).await);
     let own: Vec<u16> =
@@ -106,6 +113,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 None => std::future::pending().await,
             }
         };
+        // Once is enough: a server that ends later is not Ready by its own container.
+        let starting = async {
+            if !upstream.is_up().await {
+                while !upstream.is_up().await {
+                    sleep(limits::UPSTREAM_LOOK).await;
+                }
+                reports.ask_again.notify_one(); // It could not say what it offers until now.
+            }
+            gateway.server_is_up();
+        };
         let discovering = discovery::run(&gateway, &target.server, &offer, &reports.ask_again);
         let trusting = async {
             if let Some(file) = &options.upstream_ca {
@@ -113,7 +130,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
         };
         let noting = contact::keep(&state, || gateway.must_note_contact(&target.server));
-        tokio::join!(source.run(), noting, discovering, looking, trusting);
+        tokio::join!(source.run(), noting, discovering, looking, trusting, starting, drain.run(&gateway));
     };
     tokio::select! {
         () = work => {}

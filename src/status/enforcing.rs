@@ -69,6 +69,15 @@ impl<'a> Enforcing<'a> {
             .map(|(_, offer)| offer)
     }
 
+    /// Why a server that has not said anything yet does not, in the words of its gateway: of the first such pod by uid.
+    pub(super) fn silence(&self) -> Option<&'a str> {
+        let silent = self.reports.iter().filter_map(|report| {
+            let offer = report.catalogue.as_ref().filter(|offer| offer.protocol_versions.is_empty())?;
+            Some((&report.pod, offer.error.as_deref()?))
+        });
+        silent.min().map(|(_, error)| error)
+    }
+
     /// The reports of Ready pods. What other pods say counts for nothing here: nobody is sent to them.
     pub(super) fn of_ready(&self) -> impl Iterator<Item = &'a Arc<Report>> + use<'a> {
         let ready = self.ready;

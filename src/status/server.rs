@@ -25,6 +25,8 @@ pub struct ServerFacts<'a> {
     pub verdict: Verdict<'a>,
     /// Its pods; unset: there is no Deployment yet.
     pub workload: Option<&'a Workload>,
+    /// They keep the gateway that they have, and there is another one for them: `gatewayUpdate: OnRollout`.
+    pub is_update_waiting: bool,
     /// Its policy and its gateways; `enforcing.ready` is `workload.ready`.
     pub enforcing: Enforcing<'a>,
     /// The McpTools of it that are in force; see [`super::declared`].
@@ -41,7 +43,7 @@ pub fn server(facts: &ServerFacts<'_>, now: Timestamp) -> McpServerStatus {
     let generation = Object::generation(object);
     let refusal = facts.enforcing.refusal.map(|refusal| (refusal.reason, refusal.message.as_str()));
     let mut conditions: Vec<Seen> = facts.verdict.conditions(generation, refusal, &before.conditions).into();
-    conditions.push(available(facts.workload, generation, &before.conditions));
+    conditions.push(available(facts.workload, facts.is_update_waiting, generation, &before.conditions));
     conditions.push(isolated(facts, generation, before));
     conditions.push(discovered(facts, generation, before));
     conditions.push(if facts.verdict.is_in(generation) {
@@ -149,7 +151,11 @@ fn discovered(facts: &ServerFacts<'_>, generation: i64, before: &McpServerStatus
     let say = |status, reason, message: String| seen(DISCOVERED, status, reason, message, generation);
     let Some(offer) = facts.enforcing.offer() else {
         if facts.enforcing.ready.is_empty() {
-            return say(Status::Unknown, reason::NO_GATEWAYS, "no pod is Ready".to_owned());
+            // A pod is not Ready before its server takes connections, and its gateway knows why that does not.
+            return match facts.enforcing.silence() {
+                Some(error) => say(Status::False, reason::NO_ANSWER, cut(error, FOREIGN_CHARACTERS)),
+                None => say(Status::Unknown, reason::NO_GATEWAYS, "no pod is Ready".to_owned()),
+            };
         }
         return unheard(facts, DISCOVERED, generation, before);
     };

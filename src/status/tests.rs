@@ -8,8 +8,9 @@ use serde_json::json;
 
 use self::fixture::{Github, at, finding, offer, refusal, said};
 use super::Waiting;
+use crate::api::McpServerStatus;
 use crate::api::conditions::{
-    ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RECONCILING, RESOLVED_REFS, STALLED, reason,
+    ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RECONCILING, RESOLVED_REFS, STALLED, find, reason,
 };
 use crate::policy::Severity;
 use crate::policy::version::Version;
@@ -143,6 +144,38 @@ fn no_ready_pod_is_no_gateway() {
     github.workload.as_mut().unwrap().replicas = 0;
     github.workload.as_mut().unwrap().updated = 0;
     assert_eq!(github.says(RECONCILING), "-", "it is as it was asked for");
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_told_in_the_words_of_its_gateway() {
+    let mut github = Github::well();
+    github.ready(&[]);
+    let refused = Offer { error: Some("connection refused".to_owned()), ..Offer::default() };
+    github.reports[1].catalogue = Some(refused.into());
+    let status = github.status(at(10));
+
+    assert_eq!(said(&status.conditions, DISCOVERED), "False/NoAnswer");
+    let message = &status.conditions.iter().find(|condition| condition.type_ == DISCOVERED).unwrap().message;
+    assert_eq!(message, "connection refused");
+    github.reports.pop();
+    assert_eq!(github.says(DISCOVERED), "Unknown/NoGateways", "what is known to answer has no fault");
+}
+
+#[test]
+fn a_gateway_that_waits_for_a_rollout_is_told_and_holds_nothing_up() {
+    let mut github = Github::well();
+    let before = github.settle(10);
+    github.is_update_waiting = true;
+    let status = github.status(at(20));
+
+    let of = |status: &McpServerStatus, kind| find(&status.conditions, kind).unwrap().clone();
+    assert!(of(&status, AVAILABLE).message.contains("gatewayUpdate"), "{:?}", of(&status, AVAILABLE));
+    assert!(!of(&before, AVAILABLE).message.contains("gatewayUpdate"));
+    for kind in [AVAILABLE, READY, PROGRAMMED] {
+        assert_eq!(said(&status.conditions, kind), said(&before.conditions, kind));
+        assert_eq!(of(&status, kind).last_transition_time, of(&before, kind).last_transition_time);
+    }
+    assert_eq!(github.says(RECONCILING), "-");
 }
 
 #[test]

@@ -60,14 +60,22 @@ impl Waiting {
 const STICKY: &[&str] = &[reason::IMAGE_PULL_FAILED, reason::CRASH_LOOPING, reason::CONTAINER_FAILED];
 
 /// `None` for `workload`: there is none yet.
-pub(super) fn available(workload: Option<&Workload>, generation: i64, before: &[Condition]) -> Seen {
+pub(super) fn available(
+    workload: Option<&Workload>,
+    is_update_waiting: bool,
+    generation: i64,
+    before: &[Condition],
+) -> Seen {
     let Some(workload) = workload else { return pending(AVAILABLE, generation) };
     if workload.wanted == 0 {
         return seen(AVAILABLE, Status::False, reason::SCALED_TO_ZERO, "replicas is 0: scale it up", generation);
     }
     let ready = workload.ready.len();
     if ready > 0 {
-        let message = format!("{ready} of {} pods are Ready", workload.wanted);
+        let waits = "; another version of the gateway waits for their next rollout: set gatewayUpdate to Rolling to \
+                     have it now";
+        let waits = if is_update_waiting { waits } else { "" };
+        let message = format!("{ready} of {} pods are Ready{waits}", workload.wanted);
         return seen(AVAILABLE, Status::True, reason::AVAILABLE, message, generation);
     }
     let (now, message) = match &workload.waiting {

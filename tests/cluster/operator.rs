@@ -22,3 +22,6 @@ mod quiet;
 mod replicas;
 mod restored;
 mod revoked;
+mod scaled;
+mod upgraded;
+mod versions;

@@ -27,3 +27,4 @@ mod shim;
 mod sidecar;
 mod tokens;
 mod traces;
+mod versions;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use toolgate::policy::Snapshot;
 use toolgate::policy::version::Version;
@@ -328,15 +329,14 @@ async fn a_drain_is_not_ready_at_once_and_waits_for_what_runs() {
     policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
     let mut gateway = pod.start(&policy).await;
     ready(&gateway).await;
-    let page = format!("{}/drain", gateway.admin);
 
-    let draining = tokio::spawn(async move { http::get(&page).await });
+    let draining = tokio::spawn(gateway.drain());
     eventually("it is not ready", async || (gateway.status("/readyz").await == 503).then_some(())).await;
     let during = gateway.client().call("ok", json!({})).await;
     assert_eq!((during.status, during.header("connection")), (200, "close"), "{during}");
     assert!(!draining.is_finished(), "others are still being told");
 
-    assert_eq!(draining.await.unwrap().body, "drained\n");
+    assert_eq!(draining.await.unwrap(), "drained\n");
     assert_eq!((gateway.status("/healthz").await, gateway.status("/startupz").await), (200, 200));
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await, Some(0), "{}", gateway.log());
@@ -406,14 +406,70 @@ async fn a_drain_ends_streams_that_have_no_end_of_their_own() {
     let client = Client::legacy(&gateway.url, None).await;
     let mut stream = http::open(hyper::Method::GET, &client.url, client.headers(), "").await;
     assert_eq!(stream.status, 200);
-    let page = format!("{}/drain", gateway.admin);
     let begun = Instant::now();
 
-    let draining = tokio::spawn(async move { http::get(&page).await });
+    let draining = tokio::spawn(gateway.drain());
 
     assert_eq!(stream.next_or_end().await, None);
-    assert_eq!(draining.await.unwrap().body, "drained\n");
+    assert_eq!(draining.await.unwrap(), "drained\n");
     assert!(begun.elapsed() < Duration::from_secs(15), "nothing was waited for: {:?}", begun.elapsed());
+}
+
+/// A client that uses it later would find a gateway whose server is gone.
+#[tokio::test]
+async fn a_drain_closes_a_connection_that_waits_for_its_next_call() {
+    let ((pod, _server), policy) = (pod("idle"), PolicyServer::start().await);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+    let mut connection = tls::connect(&gateway.url.parse().unwrap()).await;
+    let head = "GET /.well-known/oauth-protected-resource/mcp HTTP/1.1\r\nHost: idle.agents.svc:8443\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut seen = [0; 1024];
+    let count = connection.read(&mut seen).await.unwrap();
+    assert!(seen[..count].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&seen[..count]));
+    let begun = Instant::now();
+
+    let draining = tokio::spawn(gateway.drain());
+
+    let mut rest = Vec::new();
+    connection.read_to_end(&mut rest).await.unwrap();
+    // An idle connection ends by itself after 15 s.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(draining.await.unwrap(), "drained\n");
+    assert!(gateway.allows("ok").await, "whoever comes late is served all the same");
+}
+
+/// The admin port can be reached by the server beside the gateway, and by whoever makes that fetch a URL.
+#[tokio::test]
+async fn no_port_drains() {
+    let ((pod, _server), policy) = (pod("ports"), PolicyServer::start().await);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    ready(&gateway).await;
+
+    for base in [gateway.admin.as_str(), gateway.url.trim_end_matches("/mcp")] {
+        assert_eq!(http::get(&format!("{base}/drain")).await.status, 404, "{base}");
+    }
+    assert_eq!(gateway.status("/readyz").await, 200);
+}
+
+/// Callers are sent to a pod that is ready: a rollout must not replace one that serves by one that does not yet.
+#[tokio::test]
+async fn it_is_not_ready_before_its_server_takes_connections() {
+    // Nobody else gets this port while the test runs: it is not among those that the kernel gives out again soon.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (pod, policy) =
+        (Pod::new("starts", ["--upstream", &format!("http://{address}/mcp")]), PolicyServer::start().await);
+    policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
+    let gateway = pod.start(&policy).await;
+    acked(&policy, &version(1)).await;
+    assert_eq!((gateway.status("/startupz").await, gateway.status("/readyz").await), (200, 503));
+
+    let _server = Server::start("fixture-hostile", &["--port", &address.port().to_string()]);
+
+    ready(&gateway).await;
+    assert!(gateway.allows("ok").await);
 }
 
 #[tokio::test]
@@ -445,12 +501,14 @@ async fn a_shim_that_is_not_there_yet_is_reached_when_it_comes() {
     let (pod, policy) = (Pod::new::<[std::ffi::OsString; 2]>("late", flags), PolicyServer::start().await);
     policy.publish(policy.seal(&pod.allowing(&["*"]), &version(1))).await;
     let gateway = pod.start(&policy).await;
-    ready(&gateway).await;
+    acked(&policy, &version(1)).await;
+    assert_eq!((gateway.status("/startupz").await, gateway.status("/readyz").await), (200, 503));
     gateway.client().call("ok", json!({})).await.refused(502, -31003, "the server's container does not answer");
 
     let shim = Shim::serve([fixture("fixture-hostile").as_os_str(), "--stdio".as_ref()]).await;
     std::os::unix::fs::symlink(shim.socket(), &socket).unwrap();
 
+    ready(&gateway).await;
     eventually("calls are answered", async || gateway.allows("ok").await.then_some(())).await;
 }
 

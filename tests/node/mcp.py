@@ -69,18 +69,22 @@ class Client:
     def connect(self):
         """Connects anew and begins a session."""
         self.drop()
-        plain = socket.create_connection((self.address, PORT), PATIENCE_SECONDS)
-        self.connection = http.client.HTTPConnection(self.host, PORT)
-        self.connection.auto_open = 0
-        self.connection.sock = self.tls.wrap_socket(plain, server_hostname=self.host)
+        self.dial()
         client = {"protocolVersion": REVISION, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
         begun = self.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client})
         if begun.result is None:
             raise ConnectionError(f"initialize: {begun}")
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
-    def post(self, message):
-        """One HTTP request."""
+    def dial(self):
+        """Connects; the session stays what it is."""
+        plain = socket.create_connection((self.address, PORT), PATIENCE_SECONDS)
+        self.connection = http.client.HTTPConnection(self.host, PORT)
+        self.connection.auto_open = 0
+        self.connection.sock = self.tls.wrap_socket(plain, server_hostname=self.host)
+
+    def send(self, message):
+        """One HTTP request, and its answer once that has begun."""
         headers = {
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/json",
@@ -90,7 +94,11 @@ class Client:
         if self.session:
             headers["Mcp-Session-Id"] = self.session
         self.connection.request("POST", "/mcp", json.dumps(message), headers)
-        response = self.connection.getresponse()
+        return self.connection.getresponse()
+
+    def post(self, message):
+        """One HTTP request, and its whole answer."""
+        response = self.send(message)
         body = response.read().decode()
         self.session = response.headers.get("Mcp-Session-Id") or self.session
         lines = [line.removeprefix("data:").strip() for line in body.splitlines()]

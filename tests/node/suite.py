@@ -21,6 +21,9 @@ ORDER = [
     "operator_away",
     "replicas",
     "api_server_away",
+    "rollout",
+    "scale",
+    "upgrade",
 ]
 
 

@@ -76,7 +76,7 @@ pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
 /// The Service, or its port, does not exist in this namespace. Create it, or correct the name.
 pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
 
-/// No pod is Ready yet. If it stays, look at the pods and at the quota of the namespace.
+/// No pod is Ready yet. If it stays, look at `Discovered`, at the pods and at the quota of the namespace.
 pub const PODS_NOT_READY: &str = "PodsNotReady";
 /// `replicas` is 0, so nothing runs. Scale it up.
 pub const SCALED_TO_ZERO: &str = "ScaledToZero";
@@ -101,7 +101,8 @@ pub const NOT_IN_THE_POD: &str = "NotInThePod";
 /// No gateway has looked yet. If it stays, look at `Programmed`.
 pub const NOT_SEEN: &str = "NotSeen";
 
-/// The server did not answer, or not with what MCP asks for: the message says what. Look at its log.
+/// The server takes no connection, does not answer, or not with what MCP asks for: the message says what. Look at its
+/// log.
 pub const NO_ANSWER: &str = "NoAnswer";
 /// The server's list is not complete: the message says why.
 pub const INCOMPLETE: &str = "Incomplete";

@@ -170,3 +170,9 @@ fn the_schema_in_the_repository_is_that_of_the_types() {
     }
     assert!(SCHEMA == text, "src/api/pod_template/schema.json differs from the types: run `make crds`");
 }
+
+#[test]
+fn a_pod_has_time_to_end_after_its_gateway_has_drained() {
+    assert_eq!(spec(&json!({"terminationGracePeriodSeconds": 29})), ["/spec/terminationGracePeriodSeconds"]);
+    assert_eq!(spec(&json!({"terminationGracePeriodSeconds": 30})), Vec::<String>::new());
+}

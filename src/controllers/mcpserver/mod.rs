@@ -24,11 +24,12 @@ use crate::api::{McpServer, McpServerStatus};
 use crate::kubernetes::apply::{Error, Writer};
 use crate::kubernetes::queue::Next;
 use crate::kubernetes::{Key, labels};
-use crate::policy::{Finding, Severity};
+use crate::policy::Severity;
 use crate::status::{self, Declared, ServerFacts, Verdict};
 
 use self::apply::{Apply, Boots, Outcome};
 use self::gather::Gathered;
+use self::plan::Plan;
 use super::context::{Context, found, reference};
 use super::report::{BEHIND, Reporter};
 
@@ -67,7 +68,7 @@ impl Controller {
         let plan = plan::plan(&server, &gathered.facts(), &context.settings);
         let apply = Apply { writer, caches: &context.caches, boots: &self.boots, server: &server };
         let outcome = apply.run(&plan, &gathered.registration).await?;
-        let status = Self::status(key, &server, &gathered, &plan.findings, &outcome);
+        let status = Self::status(key, &server, &gathered, &plan, &outcome);
         let before = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.reporter.report(server.as_ref(), &status, before, &status.conditions).await?;
         if outcome.is_refused {
@@ -93,16 +94,10 @@ impl Controller {
                 .any(|name| writer.is_behind(&at(name), &caches.config_maps))
     }
 
-    fn status(
-        key: &Key,
-        server: &McpServer,
-        gathered: &Gathered,
-        planned: &[Finding],
-        outcome: &Outcome,
-    ) -> McpServerStatus {
+    fn status(key: &Key, server: &McpServer, gathered: &Gathered, plan: &Plan, outcome: &Outcome) -> McpServerStatus {
         let now = Timestamp::now();
         let mut findings = gathered.findings.clone();
-        for finding in planned.iter().chain(&outcome.findings) {
+        for finding in plan.findings.iter().chain(&outcome.findings) {
             // The judge of policy may have told the same fault, in more detail.
             if !findings.iter().any(|told| {
                 told.reason == finding.reason
@@ -125,6 +120,7 @@ impl Controller {
             object: server,
             verdict: Verdict { judged: gathered.judged, findings: &findings },
             workload: gathered.workload.as_ref(),
+            is_update_waiting: plan.is_update_waiting,
             enforcing: gathered.view.enforcing(),
             declared: &declared,
             selector: &format!("{}={}", labels::SERVER, key.1),

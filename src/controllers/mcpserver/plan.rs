@@ -54,6 +54,8 @@ pub struct Plan {
     pub disruption_budget: Option<PodDisruptionBudget>,
     /// The pods; unset: they cannot be planned, and what runs stays.
     pub deployment: Option<Deployment>,
+    /// The pods are as they were planned earlier, and would be others by now: `gatewayUpdate: OnRollout`.
+    pub is_update_waiting: bool,
     /// What is wrong with the declaration.
     pub findings: Vec<Finding>,
 }
@@ -73,6 +75,8 @@ pub fn plan(server: &McpServer, facts: &Facts<'_>, settings: &Settings) -> Plan 
         }
     };
     let name = server.name();
+    let (deployment, is_update_waiting) =
+        template.map(|template| deployment(server, template, facts.running, settings)).unzip();
     Plan {
         service_account: ServiceAccount {
             metadata: meta(server, names::companion(name)),
@@ -96,7 +100,8 @@ pub fn plan(server: &McpServer, facts: &Facts<'_>, settings: &Settings) -> Plan 
         },
         service: service(server),
         disruption_budget: (replicas(server, facts.running) > 1).then(|| disruption_budget(server)),
-        deployment: template.map(|template| deployment(server, template, facts.running, settings)),
+        deployment,
+        is_update_waiting: is_update_waiting.unwrap_or_default(),
         findings,
     }
 }
@@ -191,20 +196,22 @@ fn disruption_budget(server: &McpServer) -> PodDisruptionBudget {
     }
 }
 
+/// The Deployment, and whether pods as they would be planned now wait for a rollout.
 fn deployment(
     server: &McpServer,
     template: PodTemplateSpec,
     running: Option<&Deployment>,
     settings: &Settings,
-) -> Deployment {
+) -> (Deployment, bool) {
     let mut metadata = meta(server, server.name().to_owned());
     let declared = revision::declared(server, settings);
     let kept = running
         .and_then(revision::read)
         .filter(|kept| server.spec.gateway_update == GatewayUpdate::OnRollout && kept.declared == declared);
+    let is_waiting = kept.as_ref().is_some_and(|kept| kept.template != template);
     let revision = kept.unwrap_or(revision::Revision { declared, template });
     metadata.annotations = revision::annotation(&revision).map(|(name, text)| [(name, text)].into());
-    Deployment {
+    let deployment = Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             // Left out when unset: then it is an autoscaler's, or whoever's `kubectl scale` was the last.
@@ -222,7 +229,8 @@ fn deployment(
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
-    }
+    };
+    (deployment, is_waiting)
 }
 
 #[cfg(test)]

@@ -12,14 +12,17 @@ use crate::wire::AUDIENCE;
 
 use super::names;
 
-/// Seconds that the server's container waits before it ends, so that the gateway finishes what runs.
-const DRAIN_SECONDS: i64 = 15;
-/// Seconds until a pod that ends is killed.
+/// Seconds that the server's container waits before it is told to end: longer than its gateway drains (20 s at most).
+/// Calls that still run then may finish for as long as the server takes to end; the gateway ends after it.
+const DRAIN_SECONDS: i64 = 25;
+/// Seconds until a pod that ends is killed, unless `podTemplate` says more: the wait, and time to end.
 const GRACE_SECONDS: i64 = 45;
 /// User and group of the gateway's image.
 const GATEWAY_USER: i64 = 65532;
 /// Where the shim's socket is.
 const SOCKET: &str = "/run/toolgate/stdio.sock";
+/// What the gateway keeps, and the socket by which it is told to drain.
+const STATE: &str = "/var/lib/toolgate";
 /// The certificate authorities of a remote server.
 const UPSTREAM_CA: &str = "/etc/toolgate/upstream-ca";
 
@@ -146,13 +149,13 @@ fn gateway(server: &McpServer, settings: &Settings) -> Value {
         "--boot".to_owned(),
         "/etc/toolgate/boot/snapshot".to_owned(),
         "--state".to_owned(),
-        "/var/lib/toolgate".to_owned(),
+        STATE.to_owned(),
         "--token".to_owned(),
         "/var/run/toolgate/token/token".to_owned(),
     ];
     let mut mounts = vec![
         json!({"name": "toolgate-boot", "mountPath": "/etc/toolgate/boot", "readOnly": true}),
-        json!({"name": "toolgate-state", "mountPath": "/var/lib/toolgate"}),
+        json!({"name": "toolgate-state", "mountPath": STATE}),
         json!({"name": "toolgate-token", "mountPath": "/var/run/toolgate/token", "readOnly": true}),
     ];
     if let Some(container) = &source.container {
@@ -204,7 +207,9 @@ fn gateway(server: &McpServer, settings: &Settings) -> Value {
         "startupProbe": probe("/startupz", 1, 120),
         "readinessProbe": probe("/readyz", 2, 3),
         "livenessProbe": probe("/healthz", 10, 3),
-        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": names::ADMIN_PORT}}},
+        // Through a socket in the gateway's own volume. A port could be reached by the server, and by whoever makes it
+        // fetch a URL, and a gateway that drains is taken out of service.
+        "lifecycle": {"preStop": {"exec": {"command": ["/toolgate-gateway", "drain", "--state", STATE]}}},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": restricted_gateway(),
         "volumeMounts": mounts,
@@ -216,7 +221,7 @@ fn main(server: &McpServer, container: &Container) -> Value {
         "name": names::SERVER_CONTAINER,
         "image": container.image,
         "env": container.env,
-        // The gateway is told first that the pod ends; it needs its server while it drains.
+        // Both are told at once that the pod ends; the gateway needs its server while it drains.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": restricted(),
     });

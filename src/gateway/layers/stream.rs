@@ -59,7 +59,7 @@ impl State {
             let next = tokio::select! {
                 biased;
                 () = closing.cancelled() => return self.end(Outcome::Unavailable),
-                () = drain.ends_streams(self.round), if is_open => return self.end(Outcome::Ok), // The client comes back elsewhere.
+                () = drain.ends(self.round), if is_open => return self.end(Outcome::Ok), // The client comes back elsewhere.
                 next = timeout(wait, self.upstream.next()) => next,
             };
             if self.until.is_some_and(|until| until <= Instant::now()) {

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Content, EventStream, Outbound, Reply, UpstreamError, Verb};
@@ -36,6 +37,17 @@ pub struct Config {
     pub ca: Option<String>,
     /// Where it may be.
     pub reach: Reach,
+}
+
+impl Config {
+    /// Whether a connection to the server can be opened.
+    pub(super) async fn listens(&self) -> bool {
+        let uri: Uri = self.url.parse().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(usual);
+        TcpStream::connect((host, port)).await.is_ok()
+    }
 }
 
 /// Whether a URL names the machine that the gateway runs on.

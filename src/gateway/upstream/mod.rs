@@ -110,6 +110,19 @@ pub enum Config {
     Stdio(stdio::Config),
 }
 
+impl Config {
+    /// Whether a server that is started together with the gateway, in its pod, takes connections by now. Always true of
+    /// one that runs elsewhere: whether that is there is not the gateway's start.
+    pub async fn is_up(&self) -> bool {
+        match self {
+            Self::Http(config) => !http::is_loopback(&config.url) || config.listens().await,
+            // A connection would start a process. The helper makes its socket when it is there.
+            Self::Stdio(stdio::Config { run: stdio::Run::Socket(socket), .. }) => socket.exists(),
+            Self::Stdio(_) => true,
+        }
+    }
+}
+
 /// One server behind the gateway.
 #[allow(clippy::large_enum_variant)] // One for each server, behind an `Arc`.
 pub enum Upstream {

@@ -77,6 +77,7 @@ fn github() -> impl Strategy<Value = Github> {
                 published,
                 refusal,
                 workload,
+                is_update_waiting: false,
                 reports,
                 is_fleet_complete,
                 are_acks_due,

@@ -123,6 +123,11 @@ impl Pod {
         Process::start("the server", &mut command, &world.scratch.path().join(format!("{}.server.log", self.name())))
     }
 
+    /// A variable of the gateway's container.
+    pub(crate) fn variable(&self, name: &str) -> String {
+        self.environment(self.container("toolgate-gateway"))[name].clone()
+    }
+
     /// Where a volume's files lie.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         self.volumes.path().join(name)

@@ -22,7 +22,7 @@ use super::kubelet::Pod;
 use super::process::{Process, fixture, free_port};
 use crate::harness::{Cluster, Namespace, holds, strict, within};
 
-/// Image of the gateway in pod specs. Nothing pulls it.
+/// See [`World::gateway_image`].
 pub(crate) const GATEWAY_IMAGE: &str = "registry.example.com/toolgate-gateway:test";
 
 /// A namespace, an operator's place beside it, and a folder.
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) policy: u16,
     /// Seconds for which a dead leader's Lease is respected: short, so that a successor begins soon.
     pub(crate) lease: &'static str,
+    /// Image of the gateway in pod specs. Nothing pulls it.
+    pub(crate) gateway_image: &'static str,
     starts: AtomicU32,
 }
 
@@ -50,7 +52,16 @@ impl World {
         let (space, home) = (cluster.namespace().await, cluster.namespace().await);
         let scratch = TempDir::new().expect("a temporary folder");
         fs::write(scratch.path().join("kubeconfig"), serde_json::to_string(&cluster.kubeconfig).unwrap()).unwrap();
-        Self { cluster, space, home, scratch, policy: free_port(), lease: "3", starts: AtomicU32::new(0) }
+        Self {
+            cluster,
+            space,
+            home,
+            scratch,
+            policy: free_port(),
+            lease: "3",
+            gateway_image: GATEWAY_IMAGE,
+            starts: AtomicU32::new(0),
+        }
     }
 
     /// Starts an operator and waits until it is ready. Each is another replica, with a name of its own.
@@ -78,7 +89,7 @@ impl World {
         command.args(["--watch-namespace", self.space.name(), "--namespace", self.home.name()]);
         command.args(["--policy-listen", &format!("127.0.0.1:{listen}"), "--policy-server", &self.policy_url()]);
         command.args(["--admin", &format!("127.0.0.1:{admin}"), "--identity", &identity]);
-        command.args(["--gateway-image", GATEWAY_IMAGE, "--lease-seconds", self.lease]).args(flags);
+        command.args(["--gateway-image", self.gateway_image, "--lease-seconds", self.lease]).args(flags);
         let log = self.scratch.path().join(format!("{identity}.log"));
         let mut process = Process::start(&identity, &mut command, &log);
         process.answers(admin, "/readyz").await;

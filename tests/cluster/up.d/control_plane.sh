@@ -78,7 +78,8 @@ control_plane() { # IP BIND_IP API_PORT ETCD_PORT PEER_PORT CONTROLLER_PORT
     --authentication-kubeconfig "$configs/controller-manager" --authorization-kubeconfig "$configs/controller-manager" \
     --service-account-private-key-file "$pki/sa.key" --root-ca-file "$pki/ca.crt" --use-service-account-credentials \
     --cluster-cidr $POD_CIDR --allocate-node-cidrs=true --leader-elect=false --bind-address 127.0.0.1 --secure-port "$6" \
-    --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" --kube-api-qps 500 --kube-api-burst 1000
+    --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" --kube-api-qps 500 --kube-api-burst 1000 \
+    --horizontal-pod-autoscaler-sync-period 1s
   await kube-controller-manager 60 kubectl_admin get serviceaccount default
 }
 

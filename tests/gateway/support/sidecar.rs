@@ -30,6 +30,7 @@ pub struct Sidecar {
     pub admin: String,
     /// Where callers connect, by the name of the service.
     pub url: String,
+    state: PathBuf,
     log: PathBuf,
 }
 
@@ -84,7 +85,8 @@ impl Pod {
         .await;
         let host = format!("{}.{NAMESPACE}.svc:8443", self.server);
         http::route(&host, listen, None);
-        Sidecar { process, admin: format!("http://{admin}"), url: format!("https://{host}/mcp"), log }
+        let state = self.path("state");
+        Sidecar { process, admin: format!("http://{admin}"), url: format!("https://{host}/mcp"), state, log }
     }
 
     /// A policy that lets everybody use these tools, without a token.
@@ -127,6 +129,17 @@ impl Sidecar {
     pub async fn allows(&self, tool: &str) -> bool {
         let answer = self.client().call(tool, serde_json::json!({})).await;
         answer.status == 200 && answer.response().get("result").is_some()
+    }
+
+    /// Tells it to drain as the pod does; what it answered once that is done.
+    pub fn drain(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolgate-gateway"));
+        command.args(["drain", "--state"]).arg(&self.state);
+        async move {
+            let output = command.output().await.expect("the program runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).expect("text")
+        }
     }
 
     /// The status of an admin page.

@@ -157,8 +157,10 @@ fn the_server_waits_while_its_gateway_drains() {
 
     let wait = named(&pod["containers"], "server")["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
     let gateway = named(&pod["initContainers"], "toolgate-gateway");
-    assert_eq!(gateway["lifecycle"]["preStop"]["httpGet"], json!({"path": "/drain", "port": 9901}));
-    assert!(wait >= 10 && pod["terminationGracePeriodSeconds"].as_i64().unwrap() > wait);
+    let drain = &gateway["lifecycle"]["preStop"]["exec"]["command"];
+    assert_eq!(*drain, json!(["/toolgate-gateway", "drain", "--state", "/var/lib/toolgate"]));
+    // A drain takes up to 20 s (`gateway::limits::DRAIN_BOUND`), and the server needs time to end.
+    assert!(wait > 20 && pod["terminationGracePeriodSeconds"].as_i64().unwrap() >= wait + 15);
     for (probe, path) in [("startupProbe", "/startupz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
         assert_eq!(gateway[probe]["httpGet"]["path"], path);
     }
@@ -256,10 +258,20 @@ fn replicas_are_left_to_whoever_scales_unless_they_are_set() {
 #[test]
 fn everything_is_labelled_and_owned_so_that_it_goes_with_its_server() {
     let facts = Facts { boot: Some(b"snapshot"), offer: Some(&Offer::default()), ..Facts::default() };
-    let Plan { service_account, ca, boot, catalogue, network_policy, service, disruption_budget, deployment, findings } =
-        plan(&stdio(&json!({"replicas": 2})), &facts, &settings());
+    let Plan {
+        service_account,
+        ca,
+        boot,
+        catalogue,
+        network_policy,
+        service,
+        disruption_budget,
+        deployment,
+        is_update_waiting,
+        findings,
+    } = plan(&stdio(&json!({"replicas": 2})), &facts, &settings());
 
-    assert_eq!(findings, []);
+    assert!(findings.is_empty() && !is_update_waiting);
     for meta in [
         service_account.metadata,
         boot.clone().unwrap().metadata,
@@ -293,4 +305,67 @@ fn a_server_on_a_port_of_the_gateway_is_told_and_not_run() {
         assert!(plan.deployment.is_none());
         assert_eq!(plan.findings.iter().map(|finding| finding.reason).collect::<Vec<_>>(), ["PortTaken"]);
     }
+}
+
+/// What an operator of another version plans while this Deployment runs.
+fn upgraded(server: &McpServer, running: &Deployment) -> Plan {
+    let newer = Settings { gateway_image: "gateway:2".to_owned(), ..settings() };
+    plan(server, &Facts { running: Some(running), ..Facts::default() }, &newer)
+}
+
+#[test]
+fn on_rollout_another_gateway_waits_until_the_server_itself_changes() {
+    let server = stdio(&json!({}));
+    let first = plan(&server, &Facts::default(), &settings()).deployment.unwrap();
+
+    let kept = upgraded(&server, &first);
+    assert_eq!(kept.deployment.as_ref(), Some(&first), "not a byte changes, so that nothing rolls");
+    assert!(kept.is_update_waiting);
+    let scaled = upgraded(&stdio(&json!({"replicas": 3})), &first).deployment.unwrap();
+    assert_eq!(scaled.spec.unwrap().template, first.spec.clone().unwrap().template, "to scale is no rollout");
+
+    let changed = stdio(&json!({"podTemplate": {"metadata": {"annotations": {"a": "b"}}}}));
+    let rolled = upgraded(&changed, &first);
+    let text = serde_json::to_string(&rolled.deployment).unwrap();
+    assert!(text.contains("gateway:2") && !text.contains("gateway:1") && !rolled.is_update_waiting);
+}
+
+#[test]
+fn rolling_does_not_wait_and_neither_does_a_gateway_that_could_not_be_told_anything() {
+    let rolling = stdio(&json!({"gatewayUpdate": "Rolling"}));
+    let waiting = stdio(&json!({}));
+    let first = plan(&waiting, &Facts::default(), &settings()).deployment.unwrap();
+    let facts = Facts { running: Some(&first), ..Facts::default() };
+    let other_ca = Settings { ca: "ANOTHER".to_owned(), ..settings() };
+
+    let images = |plan: Plan| {
+        assert!(!plan.is_update_waiting);
+        serde_json::to_string(&plan.deployment).unwrap().matches("gateway:2").count()
+    };
+    assert!(images(upgraded(&rolling, &first)) > 0);
+    let trusting = plan(&waiting, &facts, &other_ca).deployment.unwrap();
+    assert_ne!(trusting.spec.unwrap().template, first.spec.unwrap().template);
+}
+
+/// An operator that computed it otherwise would roll every pod of the cluster when it is installed. Members may be added
+/// to what is declared as long as they are left out where they are not set.
+#[test]
+fn the_digest_of_a_declaration_is_the_same_in_every_version() {
+    assert_eq!(revision::declared(&stdio(&json!({})), &settings()), "4a7b247206d025915e4c68a25cc53c4f");
+    assert_eq!(revision::declared(&http(&json!({})), &settings()), "7b8b55a13d85559a9388c4c84f357874");
+    let remote = server(json!({"source": {"remote": {"url": "https://mcp.example.com/mcp"}}, "replicas": 2}));
+    assert_eq!(revision::declared(&remote, &settings()), "bdf38761cb8d568dedd53856c610f93f");
+}
+
+/// A rollback meets what a newer operator wrote.
+#[test]
+fn a_revision_with_members_of_a_newer_version_is_read() {
+    let mut running = plan(&stdio(&json!({})), &Facts::default(), &settings()).deployment.unwrap();
+    let annotations = running.metadata.annotations.as_mut().unwrap();
+    let mut written: Value = serde_json::from_str(&annotations[revision::ANNOTATION]).unwrap();
+    written["since"] = json!("2");
+    written["template"]["spec"]["schedulingGatesOfTomorrow"] = json!([]);
+    annotations.insert(revision::ANNOTATION.to_owned(), written.to_string());
+
+    assert!(upgraded(&stdio(&json!({})), &running).is_update_waiting);
 }
