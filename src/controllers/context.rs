@@ -1,7 +1,6 @@
 //! What every controller reads: caches, the judgement, what gateways said.
 //!
-//! Writes nothing. What is grouped by server is kept as long as nothing of the kind changes, so that a look at one of
-//! many servers does not read them all.
+//! Writes nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use tokio::time::Instant;
 use crate::api::{McpTool, Object as _};
 use crate::kubernetes::apply::Object;
 use crate::kubernetes::caches::Caches;
-use crate::kubernetes::watch::Cache;
 use crate::kubernetes::{Key, labels};
 use crate::policy::snapshot::Target;
 use crate::policy::{Finding, ObjectRef};
@@ -23,6 +21,7 @@ use crate::policyserver::index::{Index, Judgement, Published, Refusal};
 use crate::status::Enforcing;
 use crate::telemetry::operator::Metrics;
 
+use super::grouped::Grouped;
 use super::settings::Settings;
 
 /// An acknowledgement that has not come after this time is late.
@@ -178,44 +177,4 @@ pub(super) fn server_of_pod(pod: &Pod) -> Option<Key> {
 #[allow(clippy::unnecessary_wraps)] // As the function for pods.
 fn server_of_tool(tool: &McpTool) -> Option<Key> {
     Some((tool.namespace().to_owned(), tool.spec.server_ref.name.clone()))
-}
-
-type Groups<K> = Arc<HashMap<Key, Vec<Arc<K>>>>;
-
-/// The objects of a cache, by server.
-struct Grouped<K> {
-    cache: Cache<K>,
-    by: fn(&K) -> Option<Key>,
-    kept: Mutex<Option<(u64, Groups<K>)>>,
-}
-
-impl<K: Object> Grouped<K> {
-    fn new(cache: Cache<K>, by: fn(&K) -> Option<Key>) -> Self {
-        Self { cache, by, kept: Mutex::default() }
-    }
-
-    fn of(&self, server: &Key) -> Vec<Arc<K>> {
-        // Read first: what changes afterwards shows in the next look.
-        let stamp = self.cache.stamp();
-        let mut kept = self.kept.lock();
-        let groups = match kept.as_ref() {
-            Some((at, groups)) if *at == stamp => groups.clone(),
-            _ => {
-                let mut groups: HashMap<Key, Vec<Arc<K>>> = HashMap::new();
-                for object in self.cache.all() {
-                    if let Some(key) = (self.by)(&object) {
-                        groups.entry(key).or_default().push(object);
-                    }
-                }
-                for group in groups.values_mut() {
-                    group.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
-                }
-                let groups = Arc::new(groups);
-                *kept = Some((stamp, groups.clone()));
-                groups
-            }
-        };
-        drop(kept);
-        groups.get(server).cloned().unwrap_or_default()
-    }
 }

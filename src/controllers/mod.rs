@@ -4,6 +4,7 @@
 //! judgement and what gateways said; policy reaches gateways without them.
 
 mod context;
+mod grouped;
 mod mcpgateway;
 mod mcprole;
 pub mod mcpserver;

@@ -44,17 +44,7 @@ impl Queues {
         let own = async {
             tokio::join!(
                 self.servers_change(context),
-                follow(
-                    &caches.tools,
-                    |key| {
-                        self.tools.add(key.clone());
-                        // One that is gone shows in the judgement.
-                        if let Some(tool) = caches.tools.get(key) {
-                            self.servers.add(mcptool::server(&tool));
-                        }
-                    },
-                    || self.all(&caches.tools, &self.tools)
-                ),
+                self.tools_change(context),
                 follow(&caches.roles, |key| self.roles.add(key.clone()), || self.all(&caches.roles, &self.roles)),
                 follow(
                     &caches.gateways,
@@ -112,6 +102,25 @@ impl Queues {
             }
         };
         follow(&caches.servers, one, || self.every_server(context)).await;
+    }
+
+    async fn tools_change(&self, context: &Context) {
+        let tools = &context.caches.tools;
+        let mut changes = tools.changes();
+        self.all(tools, &self.tools); // What was there before this listened.
+        while let Some(change) = changes.next().await {
+            match change {
+                Change::All => self.all(tools, &self.tools),
+                Change::Status(key) => self.tools.add(key), // No server reads it.
+                Change::One(key) => {
+                    // One that is gone shows in the judgement.
+                    if let Some(tool) = tools.get(&key) {
+                        self.servers.add(mcptool::server(&tool));
+                    }
+                    self.tools.add(key);
+                }
+            }
+        }
     }
 
     /// Every server, and every one that is gone but has children yet.
@@ -330,7 +339,7 @@ async fn follow<K: Object>(cache: &Cache<K>, one: impl Fn(&Key), all: impl Fn())
     all(); // What was there before this listened.
     while let Some(change) = changes.next().await {
         match change {
-            Change::One(key) => one(&key),
+            Change::One(key) | Change::Status(key) => one(&key),
             Change::All => all(),
         }
     }

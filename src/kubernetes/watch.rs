@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use futures::future::{Fuse, FusedFuture as _, FutureExt as _};
 use futures::{StreamExt as _, future};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::utils::Backoff;
@@ -74,6 +75,8 @@ pub enum Scope {
 pub enum Change {
     /// One object was written or deleted.
     One(Key),
+    /// Of one object nothing but the status was written.
+    Status(Key),
     /// Anything may have: a relist ended, or the listener was too slow.
     All,
 }
@@ -125,6 +128,15 @@ impl Changes {
             Ok(change) => Some(change),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Change::All),
             Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// A change that was told already; `None` if there is none.
+    pub fn told(&mut self) -> Option<Change> {
+        match self.0.try_recv() {
+            Ok(change) => Some(change),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => Some(Change::All),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
         }
     }
 }
@@ -213,13 +225,6 @@ where
         future::join_all(self.shared.parts.iter().map(Part::refresh)).await;
     }
 
-    /// Another number after every change: for what is computed from all objects and kept.
-    pub fn stamp(&self) -> u64 {
-        // Spread, for a version that goes back is always told with one list more.
-        let of = |part: &Part<K>| part.version.load(Ordering::Acquire).wrapping_add(*part.lists.borrow() << 48);
-        self.shared.parts.iter().map(of).fold(0, u64::wrapping_add)
-    }
-
     /// Tells every change from now on.
     pub fn changes(&self) -> Changes {
         Changes(self.shared.changes.subscribe())
@@ -282,9 +287,11 @@ where
             }
             Ok(watcher::Event::Apply(object)) => {
                 let (key, version) = (key(&object), resource_version(&object));
-                part.objects.write().insert(key.clone(), Arc::new(trimmed(object)));
+                let object = Arc::new(trimmed(object));
+                let before = part.objects.write().insert(key.clone(), object.clone());
                 part.version.fetch_max(version, Ordering::AcqRel);
-                let _ = shared.changes.send(Change::One(key));
+                let is_status = before.is_some_and(|before| differ_in_status(before.meta(), object.meta()));
+                let _ = shared.changes.send(if is_status { Change::Status(key) } else { Change::One(key) });
             }
             Ok(watcher::Event::Delete(object)) => {
                 let (key, version) = (key(&object), resource_version(&object));
@@ -344,6 +351,18 @@ fn key<K: Resource>(object: &K) -> Key {
 /// `metadata.resourceVersion` as a number; 0, which claims nothing, where it is none.
 pub(super) fn resource_version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Whether what was written leaves all but the status as it was. Kinds without a generation never say so.
+fn differ_in_status(before: &ObjectMeta, after: &ObjectMeta) -> bool {
+    after.generation.is_some()
+        && before.generation == after.generation
+        && before.uid == after.uid
+        && before.labels == after.labels
+        && before.annotations == after.annotations
+        && before.finalizers == after.finalizers
+        && before.owner_references == after.owner_references
+        && before.deletion_timestamp == after.deletion_timestamp
 }
 
 /// Nobody here reads who wrote which field, which is a third of an object, nor kubectl's copy of the whole of it.

@@ -28,6 +28,8 @@ use crate::kubernetes::watch::{Cache, Change, Changes};
 const QUIET: Duration = Duration::from_millis(20);
 /// No change waits longer than this.
 const AT_MOST: Duration = Duration::from_millis(200);
+/// Policy does not see a status. That it is true at a newer version is said this long after one was written at the latest.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Judges for as long as the process lives.
 pub struct Judge {
@@ -124,13 +126,21 @@ impl Wakes {
     /// The changes until it was quiet, or for long enough.
     async fn next(&mut self) -> Stirred {
         let mut stirred = Stirred::default();
-        self.one(&mut stirred).await;
+        let mut is_seen = self.one(&mut stirred).await;
+        let end = Instant::now() + UNSEEN;
+        while !is_seen {
+            match timeout_at(end, self.one(&mut stirred)).await {
+                Ok(one) => is_seen = one,
+                Err(_) => return stirred,
+            }
+        }
         let end = Instant::now() + AT_MOST;
         while timeout_at(end.min(Instant::now() + QUIET), self.one(&mut stirred)).await.is_ok() {}
         stirred
     }
 
-    async fn one(&mut self, stirred: &mut Stirred) {
+    /// Waits for a change; whether policy can see it.
+    async fn one(&mut self, stirred: &mut Stirred) -> bool {
         tokio::select! {
             change = self.servers.next() => note(&self.caches.servers, change, stirred),
             change = self.tools.next() => note(&self.caches.tools, change, stirred),
@@ -144,15 +154,16 @@ impl Wakes {
 }
 
 /// The sender is gone only when the process ends; until then there is nothing to be woken by.
-async fn forever_if_gone(changed: Result<(), watch::error::RecvError>) {
+async fn forever_if_gone(changed: Result<(), watch::error::RecvError>) -> bool {
     if changed.is_err() {
         std::future::pending::<()>().await;
     }
+    true
 }
 
 /// What came and went between two judgements leaves no trace but this change: it counts all the same, because a
-/// replica that lags may be seeing it.
-fn note<K>(cache: &Cache<K>, change: Option<Change>, stirred: &mut Stirred)
+/// replica that lags may be seeing it. Returns whether policy can see the change.
+fn note<K>(cache: &Cache<K>, change: Option<Change>, stirred: &mut Stirred) -> bool
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
@@ -163,6 +174,7 @@ where
         + 'static,
 {
     match change {
+        Some(Change::Status(_)) => return false,
         Some(Change::One(key)) => {
             if cache.get(&key).is_none() {
                 stirred.namespaces.insert(key.0);
@@ -170,6 +182,7 @@ where
         }
         Some(Change::All) | None => stirred.all = true,
     }
+    true
 }
 
 #[cfg(test)]

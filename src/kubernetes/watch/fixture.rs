@@ -34,6 +34,7 @@ where
             part.version.store(version, Ordering::Release);
             part.lists.send_modify(|lists| *lists += 1);
         }
+        let _ = self.shared.changes.send(Change::All);
     }
 
     /// An object was written.

@@ -158,3 +158,27 @@ async fn a_quiet_cache_is_as_new_as_the_cluster_once_it_is_refreshed() {
     fake.put(MAPS, map("b"));
     assert_eq!(changes.next().await, Some(Change::One(named("b"))));
 }
+
+#[test]
+fn a_written_status_is_told_apart_from_all_else() {
+    let meta = |change: Value| -> ObjectMeta {
+        let mut meta = json!({"uid": "u", "generation": 1, "resourceVersion": "1", "labels": {"a": "b"}});
+        meta.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::from_value(meta).unwrap()
+    };
+    let before = meta(json!({}));
+    assert!(differ_in_status(&before, &meta(json!({"resourceVersion": "2"}))));
+    for change in [
+        json!({"generation": 2}),
+        json!({"uid": "v"}),
+        json!({"labels": {"a": "c"}}),
+        json!({"annotations": {"a": "b"}}),
+        json!({"finalizers": ["a"]}),
+        json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "w"}]}),
+        json!({"deletionTimestamp": "2026-11-28T00:00:00Z"}),
+    ] {
+        assert!(!differ_in_status(&before, &meta(change.clone())), "{change}");
+    }
+    let services = meta(json!({"generation": null}));
+    assert!(!differ_in_status(&services, &services));
+}
