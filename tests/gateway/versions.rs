@@ -139,7 +139,7 @@ async fn a_gateway_boots_from_what_the_first_version_wrote_and_keeps_it_when_a_n
     let (pod, mut policy) = (Pod::new("frozen", ["--upstream", server.url.as_str()]), PolicyServer::absent().await);
     pod.boot(&recorded("format-1.sealed").into());
     let gateway = pod.start(&policy).await;
-    eventually("the gateway is ready", async || (gateway.status("/readyz").await == 200).then_some(())).await;
+    eventually("it enforces", async || (gateway.status("/startupz").await == 200).then_some(())).await;
     assert!(gateway.allows("ok").await && gateway.allows("sluggish").await);
     for tool in ["secret", "never", "slow"] {
         assert!(!gateway.allows(tool).await, "{tool}");

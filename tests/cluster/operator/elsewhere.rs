@@ -32,9 +32,12 @@ async fn world(source: &str) -> (World, Process) {
     (world, operator)
 }
 
-/// A gateway that enforces, whatever is behind it.
+/// A gateway that enforces, whatever is behind it. Its pod is Ready: a gateway waits only for a server in its own pod, for
+/// which it must take what is on loopback here.
 async fn gateway(world: &World, pod: &Pod) -> (Process, Caller) {
-    let gateway = pod.run_gateway(world).await;
+    let mut gateway = pod.start_gateway(world).await;
+    gateway.answers(pod.admin, "/startupz").await;
+    pod.mark(&world.space.api(), true).await;
     world.condition("McpServer", "tickets", "Programmed", "True").await;
     (gateway, world.caller("caller", "tickets", pod.port).await)
 }
