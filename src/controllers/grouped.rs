@@ -93,10 +93,6 @@ mod tests {
         serde_json::json!({"serverRef": {"name": server}, "toolName": "x"})
     }
 
-    fn server_of(tool: &McpTool) -> Option<Key> {
-        Some(("n".to_owned(), tool.spec.server_ref.name.clone()))
-    }
-
     fn names(grouped: &Grouped<McpTool>, server: &str) -> Vec<String> {
         let found = grouped.of(&("n".to_owned(), server.to_owned()));
         found.iter().map(|tool| tool.metadata.name.clone().unwrap()).collect()
@@ -106,7 +102,8 @@ mod tests {
     fn a_look_finds_what_came_moved_and_went_since_the_last() {
         let cache = Cache::detached();
         cache.set(&[tool("b", "one"), tool("a", "one"), tool("c", "two")], 1);
-        let grouped = Grouped::new(cache.clone(), server_of);
+        let grouped =
+            Grouped::new(cache.clone(), |tool: &McpTool| Some(("n".to_owned(), tool.spec.server_ref.name.clone())));
         assert_eq!((names(&grouped, "one"), names(&grouped, "two")), (vec!["a".into(), "b".into()], vec!["c".into()]));
 
         cache.apply(2, tool("b", "two"));

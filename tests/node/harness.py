@@ -111,7 +111,12 @@ def wait_condition(kind, name, of, status="True", namespace=AGENTS, seconds=120)
 def pods(server, namespace=AGENTS):
     """The pods of a server that are not on their way out."""
     found = get("pod", namespace=namespace, selector=f"toolgate.dev/server={server}")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in found if not ending(pod)]
+
+
+def ending(pod):
+    """Whether a pod is on its way out."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def ready(pod):
@@ -168,7 +173,7 @@ def processes(pod, program):
 def operators():
     """The operator's pods that are not on their way out."""
     found = get("pod", namespace=SYSTEM, selector="app.kubernetes.io/name=toolgate")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in found if not ending(pod)]
 
 
 def leader():
@@ -193,6 +198,8 @@ def quickstart():
         helm("upgrade", "toolgate", "charts/toolgate", "--reset-values", "--wait")
     kubectl("apply", "-k", EXAMPLE)
     kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "mcpserver,mcprole,mcptool", "--all", "--timeout=120s")
+    # What an earlier test took away ends only after its gateway has drained.
+    wait("no pod is on its way out", lambda: not any(map(ending, get("pod", namespace=AGENTS) + get("pod", namespace=SYSTEM))))
 
 
 def clean():
