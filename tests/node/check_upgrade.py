@@ -214,12 +214,18 @@ class Upgrade(unittest.TestCase):
         # A new pod boots from its ConfigMap. Nobody is there to sign a certificate for it.
         harness.kubectl("-n", AGENTS, "delete", "pod", "-l", "toolgate.dev/server=memory", "--wait=false")
 
-        def new():
+        def enforcing():
             pods = harness.pods("memory")
-            return len(pods) == 1 and pods[0]["metadata"]["uid"] not in before["memory"] and harness.ready(pods[0])
+            if len(pods) != 1 or pods[0]["metadata"]["uid"] in before["memory"]:
+                return None
+            try:
+                self.enforces(verify=False)
+            except (OSError, KeyError):
+                return None  # It does not serve yet.
+            return pods[0]
 
-        harness.wait("a new pod of memory is Ready", new)
-        self.enforces(verify=False)
+        # So callers are not sent to it: they would find nobody whom they trust.
+        self.assertFalse(harness.ready(harness.wait("a new pod of memory enforces", enforcing)))
         before = uids()
 
         harness.helm("install", "toolgate", "charts/toolgate", "--wait")
