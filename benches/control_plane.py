@@ -25,6 +25,7 @@ OWN, BENCH = "toolgate-system", "bench"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 REST_SECONDS = 60
 RESYNC_SECONDS = 20
+SETTLE_SECONDS = 600
 
 
 class Cluster:
@@ -110,6 +111,17 @@ def operator(folder: pathlib.Path, kubeconfig: pathlib.Path, policy: int, admin:
     return server
 
 
+def settled(cluster: Cluster) -> int:
+    """Waits until what follows upon the last edit is written; how many writes there were until then."""
+    deadline, before = time.monotonic() + SETTLE_SECONDS, -1
+    while (now := len(cluster.operator_writes())) != before:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the operator still writes {SETTLE_SECONDS} s after the last edit")
+        before = now
+        time.sleep(RESYNC_SECONDS)
+    return now
+
+
 def measure(folder: pathlib.Path, servers: int, tools: int, edits: int) -> tuple[dict, dict, list]:
     cluster = Cluster(folder)
     running = []
@@ -124,8 +136,7 @@ def measure(folder: pathlib.Path, servers: int, tools: int, edits: int) -> tuple
         print(json.dumps(cold))
         taken = fleet.say(f"edit {edits}")["ms"]
         fleet.say("verify")
-        time.sleep(2 * RESYNC_SECONDS)  # What follows upon the last edit is written by then.
-        before = len(cluster.operator_writes())
+        before = settled(cluster)
         time.sleep(REST_SECONDS)
         writes = cluster.operator_writes()[before:]
         for write in writes[:10]:
