@@ -230,6 +230,9 @@ class Upgrade(unittest.TestCase):
 
         harness.helm("install", "toolgate", "charts/toolgate", "--wait")
 
+        # Status still says what was so before; the pods say when they have certificates again.
+        every = lambda: [pod for server in SERVERS for pod in harness.pods(server)]
+        harness.wait("every pod is Ready", lambda: all(map(harness.ready, every())))
         self.well()
         self.enforces()
         self.edits_count()
