@@ -13,6 +13,7 @@
 //! gateways ([`Enforcing::is_fleet_complete`]), and while acknowledgements may be on their way
 //! ([`Enforcing::are_acks_due`]). So neither a new leader nor the edit of a role writes to objects whose state stays.
 
+mod enforced;
 mod enforcing;
 mod gateway;
 mod role;

@@ -56,7 +56,7 @@ pub fn server(facts: &ServerFacts<'_>, now: Timestamp) -> McpServerStatus {
     summary::progress(&mut conditions, generation, facts.workload.is_some_and(is_rolling));
 
     let offer = facts.enforcing.offer().filter(|offer| is_answer(offer));
-    let observed = conditions.iter().find(|seen| seen.kind == ACCEPTED).map(|seen| seen.generation);
+    let observed = summary::observed(&conditions);
     McpServerStatus {
         observed_generation: observed,
         conditions: advance(&before.conditions, conditions, now),

@@ -1,4 +1,5 @@
-//! `Ready`, and what kstatus asks for: `Reconciling` and `Stalled`, which are there only when true.
+//! What follows from the other conditions: `Ready`, the generation observed, and what kstatus asks for: `Reconciling` and
+//! `Stalled`, which are there only when true.
 
 use crate::api::conditions::{
     ACCEPTED, AVAILABLE, PROGRAMMED, READY, RECONCILING, RESOLVED_REFS, STALLED, Seen, Status, reason,
@@ -25,6 +26,11 @@ pub(super) fn ready(conditions: &[Seen], kinds: &[&str], last: impl FnOnce(i64) 
         },
         None => last(generation),
     }
+}
+
+/// The generation that the status speaks of: the one that was accepted, or not.
+pub(super) fn observed(conditions: &[Seen]) -> Option<i64> {
+    conditions.iter().find(|seen| seen.kind == ACCEPTED).map(|seen| seen.generation)
 }
 
 /// Adds `Reconciling` or `Stalled`. Stalled is what waits for a person: a spec that makes no sense, or refers to what

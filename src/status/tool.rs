@@ -61,7 +61,7 @@ pub fn tool(facts: &ToolFacts<'_>, now: Timestamp) -> McpToolStatus {
     conditions.push(programmed(facts, &conditions, generation, before));
     conditions.insert(0, ready(facts, &conditions, now));
     summary::progress(&mut conditions, generation, false);
-    let observed = conditions.iter().find(|seen| seen.kind == ACCEPTED).map(|seen| seen.generation);
+    let observed = summary::observed(&conditions);
     McpToolStatus {
         observed_generation: observed,
         conditions: advance(&before.conditions, conditions, now),
