@@ -112,11 +112,11 @@ def operator(folder: pathlib.Path, kubeconfig: pathlib.Path, policy: int, admin:
 
 
 def settled(cluster: Cluster) -> int:
-    """Waits until what follows upon the last edit is written; how many writes there were until then."""
+    """Waits until all that follows from what was declared is written; how many writes there were until then."""
     deadline, before = time.monotonic() + SETTLE_SECONDS, -1
     while (now := len(cluster.operator_writes())) != before:
         if time.monotonic() > deadline:
-            raise SystemExit(f"the operator still writes {SETTLE_SECONDS} s after the last edit")
+            raise SystemExit(f"the operator still writes {SETTLE_SECONDS} s after the last declaration")
         before = now
         time.sleep(RESYNC_SECONDS)
     return now
@@ -134,6 +134,7 @@ def measure(folder: pathlib.Path, servers: int, tools: int, edits: int) -> tuple
         running.append(fleet)
         cold = fleet.say("create")
         print(json.dumps(cold))
+        settled(cluster)
         taken = fleet.say(f"edit {edits}")["ms"]
         fleet.say("verify")
         before = settled(cluster)
@@ -149,10 +150,12 @@ def measure(folder: pathlib.Path, servers: int, tools: int, edits: int) -> tuple
         running.append(second)
         fleet.say("verify")
         restart_verified = time.monotonic() - restarted
+        rss_restarted = second.rss_mib()
         quantile = statistics.quantiles(taken, n=100)
         propagation = {"gateways": servers, "edits": edits, "p50_ms": round(quantile[49], 1), "p99_ms": round(quantile[98], 1)}
         plane = {
-            "servers": servers, "tools": servers * tools, "rss_mib": round(rss, 1), "cpu_s": round(cpu, 1),
+            "servers": servers, "tools": servers * tools, "rss_mib": round(rss, 1),
+            "rss_restarted_mib": round(rss_restarted, 1), "cpu_s": round(cpu, 1),
             "cold_programmed_s": cold["seconds"], "declared_s": round(cold["declared_seconds"], 1),
             "restart_verified_s": round(restart_verified, 1), "writes_at_rest_60s": len(writes),
         }

@@ -1,24 +1,31 @@
 //! The cluster's side: objects as a user applies them, pods as a kubelet would say that they are.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::future::ready;
+use std::pin::pin;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::core::NamespaceResourceScope;
+use kube::core::object::HasStatus;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
-use toolgate::api::{McpGateway, McpRole, McpServer, McpTool};
+use tokio::time::timeout;
+use toolgate::api::status::{Report, conditions_of};
+use toolgate::api::{McpGateway, McpRole, McpServer, McpTool, conditions};
 use toolgate::wire::keys::VerifyKey;
 
 /// The role that concerns every server.
 pub(crate) const ROLE: &str = "everyone";
 /// Requests at once.
 const WIDTH: usize = 32;
-/// Between two looks at what no watch is worth.
-const LOOK: Duration = Duration::from_millis(500);
 /// Longest wait for the whole cluster.
 const PATIENCE: Duration = Duration::from_mins(30);
 
@@ -99,19 +106,11 @@ impl Cluster {
     /// Says of each server's pod that it is Ready, as soon as it is there.
     pub(crate) async fn pods(&self, servers: usize) -> anyhow::Result<Vec<Simulated>> {
         let mut seen = HashSet::new();
-        let mut simulated = Vec::new();
-        let all = async {
-            while simulated.len() < servers {
-                let pods = self.api::<Pod>().list(&ListParams::default().labels("toolgate.dev/server")).await?.items;
-                let fresh: Vec<Pod> = pods.into_iter().filter(|pod| seen.insert(pod.name_any())).collect();
-                let made = stream::iter(fresh).map(|pod| self.run(pod)).buffer_unordered(WIDTH);
-                simulated.extend(made.try_collect::<Vec<_>>().await?);
-                sleep(LOOK).await;
-            }
-            anyhow::Ok(())
-        };
-        timeout(PATIENCE, all).await??;
-        Ok(simulated)
+        let config = watcher::Config::default().labels("toolgate.dev/server");
+        let pods = watcher(self.api::<Pod>(), config).applied_objects();
+        let fresh = pods.try_filter_map(move |pod| ready(Ok(seen.insert(pod.name_any()).then_some(pod))));
+        let made = fresh.map_err(anyhow::Error::from).map_ok(|pod| self.run(pod)).try_buffer_unordered(WIDTH);
+        timeout(PATIENCE, made.take(servers).try_collect()).await?
     }
 
     async fn run(&self, pod: Pod) -> anyhow::Result<Simulated> {
@@ -149,16 +148,26 @@ impl Cluster {
         Ok(Trust { ca, key: key.expect("the verification key").parse()? })
     }
 
-    /// Waits until every McpServer says `Programmed=True` of its current generation.
-    pub(crate) async fn programmed(&self, servers: usize) -> anyhow::Result<()> {
+    /// Waits until as many objects of a kind are `Accepted` and `Programmed` at their current generation.
+    pub(crate) async fn programmed<K>(&self, count: usize) -> anyhow::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + HasStatus<Status: Report>,
+        K: Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    {
         let all = async {
-            loop {
-                let found = self.api::<McpServer>().list(&ListParams::default()).await?.items;
-                if found.iter().filter(|server| is_programmed(server)).count() >= servers {
-                    return anyhow::Ok(());
+            let mut objects = pin!(watcher(self.api::<K>(), watcher::Config::default()).applied_objects());
+            let mut programmed = HashSet::new();
+            while programmed.len() < count {
+                let object = objects.try_next().await?.context("the watch ended")?;
+                let generation = object.meta().generation.unwrap_or_default();
+                let is_so = |kind| conditions::holds(conditions_of(&object), kind, generation);
+                if is_so(conditions::ACCEPTED) && is_so(conditions::PROGRAMMED) {
+                    programmed.insert(object.name_any());
+                } else {
+                    programmed.remove(&object.name_any());
                 }
-                sleep(LOOK).await;
             }
+            anyhow::Ok(())
         };
         timeout(PATIENCE, all).await?
     }
@@ -177,10 +186,4 @@ fn role(is_granted: bool) -> Value {
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "bench"}],
         "rules": [{"effect": "Allow", "servers": ["*"], "tools": ["*"]}],
     })
-}
-
-fn is_programmed(server: &McpServer) -> bool {
-    let conditions = server.status.iter().flat_map(|status| &status.conditions);
-    let mut programmed = conditions.filter(|condition| condition.type_ == "Programmed");
-    programmed.any(|it| it.status == "True" && it.observed_generation == server.metadata.generation)
 }

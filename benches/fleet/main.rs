@@ -6,10 +6,10 @@
 //!
 //! ```text
 //! bench-fleet --namespace NS --servers N --tools N --policy-server URL
-//! create      objects, pods and streams, until every McpServer is programmed     {"seconds": …}
+//! create      objects, pods and streams, until every object is Accepted and Programmed   {"seconds": …}
 //! edit N      N edits of a role that concerns every server, every second one a revocation: milliseconds from the
 //!             API server's answer until the last gateway enforces it              {"ms": […]}
-//! verify      until every gateway is connected again and every McpServer is still programmed   {"seconds": …}
+//! verify      until every gateway is connected again and every object is still Programmed  {"seconds": …}
 //! ```
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a bench: what fails ends it")]
 
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use toolgate::api::{McpGateway, McpRole, McpServer, McpTool};
 
 use api::Cluster;
 use gateway::Fleet;
@@ -71,7 +72,7 @@ async fn create(arguments: &Arguments, cluster: &Cluster, fleet: &Arc<Fleet>) ->
     let pods = cluster.pods(arguments.servers).await?;
     let trust = cluster.trust().await?;
     fleet.start(cluster, &arguments.policy_server, &trust, pods, arguments.tools);
-    cluster.programmed(arguments.servers).await?;
+    programmed(arguments, cluster).await?;
     Ok(json!({"seconds": seconds(start), "declared_seconds": declared.as_secs_f64()}))
 }
 
@@ -89,8 +90,17 @@ async fn edit(cluster: &Cluster, fleet: &Fleet, count: usize) -> anyhow::Result<
 async fn verify(arguments: &Arguments, cluster: &Cluster, fleet: &Fleet) -> anyhow::Result<Value> {
     let start = Instant::now();
     fleet.connected().await?;
-    cluster.programmed(arguments.servers).await?;
+    programmed(arguments, cluster).await?;
     Ok(json!({"seconds": seconds(start)}))
+}
+
+/// Waits until everything is in force.
+async fn programmed(arguments: &Arguments, cluster: &Cluster) -> anyhow::Result<()> {
+    let Arguments { servers, tools, .. } = *arguments;
+    cluster.programmed::<McpServer>(servers).await?;
+    cluster.programmed::<McpTool>(servers * tools).await?;
+    cluster.programmed::<McpRole>(1).await?;
+    cluster.programmed::<McpGateway>(1).await
 }
 
 fn seconds(start: Instant) -> f64 {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
+use kube::core::object::HasStatus;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,29 @@ pub const FOREIGN_CHARACTERS: usize = 256;
 pub const UNDECLARED_TOOLS: usize = 64;
 /// Most entries of `protocolVersions`.
 pub const PROTOCOL_VERSIONS: usize = 16;
+
+/// What the status of every kind has.
+pub trait Report: Serialize + Sync {
+    /// Its conditions.
+    fn conditions(&self) -> &[Condition];
+}
+
+macro_rules! reports {
+    ($($status:ty),*) => {$(
+        impl Report for $status {
+            fn conditions(&self) -> &[Condition] {
+                &self.conditions
+            }
+        }
+    )*};
+}
+
+reports!(McpServerStatus, McpToolStatus, McpRoleStatus, McpGatewayStatus);
+
+/// The conditions of an object; none before it was first looked at.
+pub fn conditions_of<K: HasStatus<Status: Report>>(object: &K) -> &[Condition] {
+    object.status().map(Report::conditions).unwrap_or_default()
+}
 
 /// What is known of an McpServer.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]

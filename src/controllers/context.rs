@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::api::{McpTool, Object as _};
-use crate::kubernetes::apply::Object;
+use crate::kubernetes::apply::{Object, Written};
 use crate::kubernetes::caches::Caches;
 use crate::kubernetes::{Key, labels};
 use crate::policy::snapshot::Target;
@@ -39,6 +39,8 @@ pub struct Context {
     pub settings: Settings,
     /// What the process says about itself.
     pub metrics: Arc<Metrics>,
+    /// What was written lately.
+    pub(super) written: Arc<Written>,
     pods: Grouped<Pod>,
     tools: Grouped<McpTool>,
     ages: Mutex<HashMap<Target, (String, Instant)>>,
@@ -90,7 +92,7 @@ impl Context {
     ) -> Self {
         let pods = Grouped::new(caches.pods.clone(), server_of_pod);
         let tools = Grouped::new(caches.tools.clone(), server_of_tool);
-        Self { caches, index, fleet, settings, metrics, pods, tools, ages: Mutex::default() }
+        Self { caches, index, fleet, settings, metrics, written: Arc::default(), pods, tools, ages: Mutex::default() }
     }
 
     /// The pods of a server.
@@ -149,8 +151,7 @@ impl Context {
 
 /// The generation that was judged, and what was found.
 pub(super) fn found(judgement: &Judgement, object: &ObjectRef) -> (Option<i64>, Vec<Finding>) {
-    let findings = judgement.findings.get(object).cloned().unwrap_or_default();
-    (judgement.judged.get(object).copied(), findings)
+    judgement.about(object).map(|about| (about.generation, about.findings.clone())).unwrap_or_default()
 }
 
 /// Names an object as policy does.

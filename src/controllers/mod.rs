@@ -11,6 +11,7 @@ pub mod mcpserver;
 mod mcptool;
 mod queues;
 mod report;
+mod ripple;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -60,7 +61,7 @@ pub async fn run(client: &Client, context: Arc<Context>, options: &Options, stop
     }
     let queues = Arc::new(Queues::default());
     let reporter = |name: &str| Reporter {
-        writer: Writer::new(client.clone(), name, context.metrics.clone()),
+        writer: Writer::new(client.clone(), name, context.metrics.clone(), context.written.clone()),
         events: Events::new(client, &format!("toolgate/{name}"), &options.identity),
     };
     let servers = Arc::new(mcpserver::Controller::new(context.clone(), reporter(mcpserver::NAME)));

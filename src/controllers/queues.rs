@@ -1,14 +1,13 @@
 //! Who is looked at when: changes of caches, of the judgement and of gateways become keys in queues.
 //!
-//! An object that changed is due at once. What only follows from others (an acknowledgement, a policy that was
-//! compiled anew) is collected for a moment: a thousand gateways that acknowledge one edit make few looks.
+//! An object that changed is due at once, but for the echo of our own write. What only follows from others (an
+//! acknowledgement, a policy that was compiled anew) is collected for a moment: see [`super::ripple`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 use tokio::time::sleep;
 
 use crate::api::{McpServer, Object as _};
@@ -17,13 +16,13 @@ use crate::kubernetes::queue::{Queue, jittered};
 use crate::kubernetes::watch::{Cache, Change};
 use crate::kubernetes::{Key, labels};
 use crate::policy::ObjectRef;
-use crate::policyserver::index::Judgement;
+use crate::policy::snapshot::{Input, Target};
+use crate::policyserver::fleet::Changed;
+use crate::policyserver::index::{Judgement, Published};
 
 use super::context::Context;
+use super::ripple::{COLLECT, Ripple, Stir};
 use super::{mcpserver, mcptool};
-
-/// How long what follows from others is collected.
-const COLLECT: Duration = Duration::from_millis(200);
 
 /// The four queues.
 #[derive(Default)]
@@ -33,8 +32,7 @@ pub(super) struct Queues {
     pub(super) roles: Queue,
     pub(super) gateways: Queue,
     /// Servers whose policy, pods or gateways changed.
-    stirred: Mutex<HashSet<Key>>,
-    is_stirred: Notify,
+    pub(super) ripple: Ripple,
 }
 
 impl Queues {
@@ -45,27 +43,24 @@ impl Queues {
             tokio::join!(
                 self.servers_change(context),
                 self.tools_change(context),
-                follow(&caches.roles, |key| self.roles.add(key.clone()), || self.all(&caches.roles, &self.roles)),
-                follow(
-                    &caches.gateways,
-                    |key| {
-                        self.gateways.add(key.clone());
-                        self.trusting(context, key);
-                    },
-                    || self.all(&caches.gateways, &self.gateways)
-                ),
+                self.roles_change(context),
+                self.gateways_change(context),
             )
         };
         let children = async {
             tokio::join!(
                 self.children(context, &caches.deployments),
                 self.children(context, &caches.services),
-                follow(&caches.services, |key| self.fronting(context, key), || {}), // After every list all are due.
+                follow(&caches.services, |change| self.fronting(context, change.0), || {}), // After a list all are due.
                 self.children(context, &caches.service_accounts),
                 self.children(context, &caches.config_maps),
                 self.children(context, &caches.network_policies),
                 self.children(context, &caches.disruption_budgets),
-                follow(&caches.pods, |key| self.stir(server_of_pod_name(key)), || self.stir_all(context)),
+                follow(
+                    &caches.pods,
+                    |(key, _)| self.ripple.stir(server_of_pod_name(key), Stir::Any),
+                    || self.stir_all(context)
+                ),
             )
         };
         tokio::join!(
@@ -73,7 +68,7 @@ impl Queues {
             children,
             self.judgements(context),
             self.fleet(context),
-            self.collect(context),
+            self.ripple.spread(self, context),
             self.resync(context, resync),
         );
     }
@@ -87,9 +82,16 @@ impl Queues {
 
     async fn servers_change(&self, context: &Context) {
         let caches = &context.caches;
-        let one = |key: &Key| {
+        let one = |(key, is_status): (&Key, bool)| {
+            if is_status {
+                self.ripple.stir(key.clone(), Stir::Status); // Its tools say whether it is Ready.
+                if !context.written.is_echo(key, &caches.servers) {
+                    self.servers.add(key.clone());
+                }
+                return;
+            }
             self.servers.add(key.clone());
-            self.stir(key.clone()); // Its tools say whether it is Ready.
+            self.ripple.stir(key.clone(), Stir::Any);
             if let Some(server) = caches.servers.get(key) {
                 self.gateways.add((key.0.clone(), server.spec.gateway_ref.name.clone()));
             } else {
@@ -106,21 +108,44 @@ impl Queues {
 
     async fn tools_change(&self, context: &Context) {
         let tools = &context.caches.tools;
-        let mut changes = tools.changes();
-        self.all(tools, &self.tools); // What was there before this listened.
-        while let Some(change) = changes.next().await {
-            match change {
-                Change::All => self.all(tools, &self.tools),
-                Change::Status(key) => self.tools.add(key), // No server reads it.
-                Change::One(key) => {
-                    // One that is gone shows in the judgement.
-                    if let Some(tool) = tools.get(&key) {
-                        self.servers.add(mcptool::server(&tool));
-                    }
-                    self.tools.add(key);
+        let one = |(key, is_status): (&Key, bool)| {
+            if is_status {
+                if !context.written.is_echo(key, tools) {
+                    self.tools.add(key.clone());
                 }
+                return; // No server reads it.
             }
-        }
+            // One that is gone shows in the judgement.
+            if let Some(tool) = tools.get(key) {
+                self.servers.add(mcptool::server(&tool));
+            }
+            self.tools.add(key.clone());
+        };
+        follow(tools, one, || self.all(tools, &self.tools)).await;
+    }
+
+    async fn roles_change(&self, context: &Context) {
+        let roles = &context.caches.roles;
+        let one = |(key, is_status): (&Key, bool)| {
+            if !(is_status && context.written.is_echo(key, roles)) {
+                self.roles.add(key.clone());
+            }
+        };
+        follow(roles, one, || self.all(roles, &self.roles)).await;
+    }
+
+    async fn gateways_change(&self, context: &Context) {
+        let gateways = &context.caches.gateways;
+        let one = |(key, is_status): (&Key, bool)| {
+            if is_status && context.written.is_echo(key, gateways) {
+                return;
+            }
+            self.gateways.add(key.clone());
+            if !is_status {
+                self.trusting(context, key);
+            }
+        };
+        follow(gateways, one, || self.all(gateways, &self.gateways)).await;
     }
 
     /// Every server, and every one that is gone but has children yet.
@@ -149,7 +174,10 @@ impl Queues {
     }
 
     async fn children<K: Object>(&self, context: &Context, cache: &Cache<K>) {
-        let one = |child: &Key| {
+        let one = |(child, _): (&Key, bool)| {
+            if context.written.is_echo(child, cache) {
+                return;
+            }
             if child.1 == mcpserver::CA_MAP {
                 // Any server of the namespace keeps it; without one it goes.
                 let servers = context.caches.servers.in_namespace(&child.0);
@@ -192,34 +220,56 @@ impl Queues {
     }
 
     fn compare(&self, before: &Judgement, now: &Judgement) {
-        let targets = before
-            .published
-            .keys()
-            .chain(now.published.keys())
-            .chain(before.refusals.keys())
-            .chain(now.refusals.keys());
-        for target in targets.collect::<HashSet<_>>() {
-            let hash = |of: &Judgement| {
-                of.published.get(target).map(|published| (published.hash.clone(), published.version.epoch))
-            };
-            if hash(before) != hash(now) || before.refusals.get(target) != now.refusals.get(target) {
-                self.stir((target.namespace.clone(), target.server.clone()));
-                for published in [before, now].into_iter().filter_map(|of| of.published.get(target)) {
-                    for input in &published.inputs {
-                        self.add(&input.kind, (target.namespace.clone(), input.name.clone()), COLLECT);
-                    }
+        for (target, newer) in &now.published {
+            let older = before.published.get(target);
+            if older.is_none_or(|older| !Arc::ptr_eq(older, newer)) {
+                self.republished(target, older.map(Arc::as_ref), Some(newer));
+            }
+        }
+        for (target, older) in before.published.iter().filter(|(target, _)| !now.published.contains_key(*target)) {
+            self.republished(target, Some(older), None);
+        }
+        for target in before.refusals.keys().chain(now.refusals.keys()) {
+            if before.refusals.get(target) != now.refusals.get(target) {
+                self.ripple.stir((target.namespace.clone(), target.server.clone()), Stir::Any);
+                let published = [before, now].into_iter().filter_map(|of| of.published.get(target));
+                published.flat_map(|published| &published.inputs).for_each(|input| self.input(target, input));
+            }
+        }
+        for (namespace, newer) in &now.said {
+            let older = before.said.get(namespace);
+            if older.is_some_and(|older| Arc::ptr_eq(older, newer)) {
+                continue;
+            }
+            for (object, about) in newer.iter() {
+                if older.and_then(|older| older.get(object)) != Some(about) {
+                    self.object(object);
                 }
             }
         }
-        let objects =
-            before.judged.keys().chain(now.judged.keys()).chain(before.findings.keys()).chain(now.findings.keys());
-        for object in objects.collect::<HashSet<_>>() {
-            let said = |of: &Judgement| (of.judged.get(object).copied(), of.reach.get(object).copied());
-            if said(before) != said(now) || before.findings.get(object) != now.findings.get(object) {
-                let ObjectRef { kind, namespace, name } = object;
-                self.add(kind, (namespace.clone(), name.clone()), Duration::ZERO);
-            }
+        let gone = before.said.values().flat_map(|older| older.keys());
+        gone.filter(|object| now.about(object).is_none()).for_each(|object| self.object(object));
+    }
+
+    /// A server has another policy. Whatever it was made with before and now is the same needs no look.
+    fn republished(&self, target: &Target, before: Option<&Published>, now: Option<&Published>) {
+        let what = |of: Option<&Published>| of.map(|published| (published.hash.clone(), published.version.epoch));
+        if what(before) == what(now) {
+            return;
         }
+        self.ripple.stir((target.namespace.clone(), target.server.clone()), Stir::Policy);
+        let (before, now) = (inputs(before), inputs(now)); // Sorted.
+        let left = before.iter().filter(|input| now.binary_search(input).is_err());
+        let came = now.iter().filter(|input| before.binary_search(input).is_err());
+        left.chain(came).for_each(|input| self.input(target, input));
+    }
+
+    fn input(&self, target: &Target, input: &Input) {
+        self.add(&input.kind, (target.namespace.clone(), input.name.clone()), COLLECT);
+    }
+
+    fn object(&self, ObjectRef { kind, namespace, name }: &ObjectRef) {
+        self.add(kind, (namespace.clone(), name.clone()), Duration::ZERO);
     }
 
     fn add(&self, kind: &str, key: Key, wait: Duration) {
@@ -238,7 +288,10 @@ impl Queues {
         loop {
             tokio::select! {
                 change = changes.recv() => match change {
-                    Ok(target) => self.stir((target.namespace, target.server)),
+                    Ok(Changed { target, is_ack }) => {
+                        let stir = if is_ack { Stir::Policy } else { Stir::Any };
+                        self.ripple.stir((target.namespace, target.server), stir);
+                    }
                     Err(broadcast::error::RecvError::Lagged(_)) => self.stir_all(context),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
@@ -247,40 +300,9 @@ impl Queues {
         }
     }
 
-    fn stir(&self, server: Key) {
-        self.stirred.lock().insert(server);
-        self.is_stirred.notify_one();
-    }
-
     fn stir_all(&self, context: &Context) {
-        let servers = context.caches.servers.all();
-        self.stirred.lock().extend(servers.iter().map(|server| key(server.as_ref())));
-        self.is_stirred.notify_one();
-    }
-
-    /// Everything that follows from servers that changed: themselves, their tools, and the roles and gateways that
-    /// their policy was made with.
-    async fn collect(&self, context: &Context) {
-        loop {
-            self.is_stirred.notified().await;
-            sleep(COLLECT).await;
-            let stirred = std::mem::take(&mut *self.stirred.lock());
-            let judgement = context.index.now();
-            let by_target: HashMap<(&str, &str), _> = judgement
-                .published
-                .iter()
-                .map(|(target, published)| ((target.namespace.as_str(), target.server.as_str()), published))
-                .collect();
-            for server in &stirred {
-                if context.caches.servers.get(server).is_some() {
-                    self.servers.add(server.clone());
-                }
-                context.tools(server).iter().for_each(|tool| self.tools.add(key(tool.as_ref())));
-                let published = by_target.get(&(server.0.as_str(), server.1.as_str()));
-                for input in published.into_iter().flat_map(|published| &published.inputs) {
-                    self.add(&input.kind, (server.0.clone(), input.name.clone()), Duration::ZERO);
-                }
-            }
+        for server in context.caches.servers.all() {
+            self.ripple.stir(key(server.as_ref()), Stir::Any);
         }
     }
 
@@ -302,11 +324,15 @@ impl Queues {
     }
 }
 
+fn inputs(of: Option<&Published>) -> &[Input] {
+    of.map(|published| published.inputs.as_slice()).unwrap_or_default()
+}
+
 fn keys<K: Object>(cache: &Cache<K>) -> Vec<Key> {
     cache.all().iter().map(|object| key(object.as_ref())).collect()
 }
 
-fn key<K: Object>(object: &K) -> Key {
+pub(super) fn key<K: Object>(object: &K) -> Key {
     (crate::api::Object::namespace(object).to_owned(), crate::api::Object::name(object).to_owned())
 }
 
@@ -334,12 +360,14 @@ fn server_of_pod_name(pod: &Key) -> Key {
     (pod.0.clone(), server.to_owned())
 }
 
-async fn follow<K: Object>(cache: &Cache<K>, one: impl Fn(&Key), all: impl Fn()) {
+/// `one` is told of an object, and whether nothing but its status was written.
+async fn follow<K: Object>(cache: &Cache<K>, one: impl Fn((&Key, bool)), all: impl Fn()) {
     let mut changes = cache.changes();
     all(); // What was there before this listened.
     while let Some(change) = changes.next().await {
         match change {
-            Change::One(key) | Change::Status(key) => one(&key),
+            Change::One(key) => one((&key, false)),
+            Change::Status(key) => one((&key, true)),
             Change::All => all(),
         }
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde::Serialize;
+use kube::core::object::HasStatus;
 
 use crate::api::conditions::{
     ACCEPTED, AVAILABLE, DISCOVERED, ISOLATED, PROGRAMMED, READY, RESOLVED_REFS, find, reason,
 };
+use crate::api::status::{Report, conditions_of};
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::{Error, Object, Writer};
 use crate::kubernetes::events::{Events, Told};
@@ -42,16 +43,13 @@ impl Reporter {
     }
 
     /// Writes a status if it says something new, and tells what became of it.
-    pub(super) async fn report<K: Object, S: Serialize + Sync>(
+    pub(super) async fn report<K: Object + HasStatus<Status: Report>>(
         &self,
         object: &K,
-        status: &S,
-        before: &[Condition],
-        after: &[Condition],
+        status: &K::Status,
     ) -> Result<(), Error> {
-        let status = serde_json::to_value(status)?;
-        if self.writer.status(object, &status).await? {
-            for told in transitions(before, after) {
+        if self.writer.status(object, object.status(), status).await? {
+            for told in transitions(conditions_of(object), status.conditions()) {
                 self.events.tell(&object.object_ref(&()), &told).await;
             }
         }
@@ -59,7 +57,8 @@ impl Reporter {
     }
 }
 
-/// What is worth an Event: a condition that turned false, or false for another reason, and `Ready` that came true.
+/// What is worth an Event: a condition that turned false, or false for another reason, and `Ready` that came true of what
+/// runs. A declaration that is fine is no news, and ten thousand of them would be a flood.
 fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Told> {
     let is_new = |now: &&Condition| {
         find(before, &now.type_).is_none_or(|was| (&was.status, &was.reason) != (&now.status, &now.reason))
@@ -71,6 +70,7 @@ fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Told> {
     let mut told: Vec<Told> = after.iter().filter(is_bad).filter(is_new).map(warning).collect();
     let was_ready = find(before, READY).is_some_and(|was| was.status == "True");
     let ready = find(after, READY).filter(|now| now.status == "True" && !was_ready);
+    let ready = ready.filter(|_| find(after, AVAILABLE).is_some());
     told.extend(ready.map(|now| Told { is_warning: false, reason: READY.to_owned(), note: note(now) }));
     told
 }
@@ -102,7 +102,9 @@ mod tests {
 
         assert_eq!(told, [Told { is_warning: true, reason: "Conflicted".to_owned(), note: "m".to_owned() }]);
         assert_eq!(transitions(&bad, &bad), []);
-        let good = [condition(ACCEPTED, "True", "Accepted"), condition(READY, "True", "Ready")];
+        let mut good = vec![condition(ACCEPTED, "True", "Accepted"), condition(READY, "True", "Ready")];
+        assert_eq!(transitions(&bad, &good), [], "a declaration runs nowhere");
+        good.push(condition(AVAILABLE, "True", "Available"));
         assert_eq!(transitions(&bad, &good).iter().map(|told| told.is_warning).collect::<Vec<_>>(), [false]);
         assert_eq!(transitions(&good, &good), []);
     }

@@ -2,6 +2,9 @@
 
 mod crash;
 mod reports;
+mod ripples;
+
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use tokio::time::advance;
@@ -13,7 +16,7 @@ use crate::policy::ObjectRef;
 use crate::policy::snapshot::{Input, Target};
 use crate::policy::version::Version;
 use crate::policyserver::fleet::{Acked, Fleet, Offer, OfferedTool, Report};
-use crate::policyserver::index::{Index, Judgement, Published};
+use crate::policyserver::index::{About, Index, Judgement, Published};
 use crate::telemetry::operator::Metrics;
 use crate::wire::Signer;
 
@@ -76,16 +79,17 @@ impl World {
     pub(super) fn judge(&self, hash: &str) {
         let target = Target { namespace: "agents".to_owned(), server: "a".to_owned() };
         let mut judgement = Judgement::default();
-        let mut inputs = Vec::new();
+        let (mut inputs, mut said) = (Vec::new(), HashMap::new());
         for (resource, kind) in [(SERVERS, "McpServer"), (TOOLS, "McpTool"), (ROLES, "McpRole")] {
             for object in self.fake.all(resource) {
                 let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 let generation = object["metadata"]["generation"].as_i64().unwrap();
                 let reference = ObjectRef { kind: kind.to_owned(), namespace: "agents".to_owned(), name: name.clone() };
-                judgement.judged.insert(reference, generation);
+                said.insert(reference, About { generation: Some(generation), ..About::default() });
                 inputs.push(Input { kind: kind.to_owned(), name, uid: String::new(), generation });
             }
         }
+        judgement.said.insert("agents".to_owned(), Arc::new(said));
         inputs.sort();
         if !self.fake.all(SERVERS).is_empty() {
             let published = Published {
@@ -129,7 +133,7 @@ impl World {
         let metrics = Arc::new(Metrics::new().unwrap());
         let client = self.fake.client();
         let reporter = |name: &str| Reporter {
-            writer: Writer::new(client.clone(), name, metrics.clone()),
+            writer: Writer::new(client.clone(), name, metrics.clone(), Arc::default()),
             events: Events::new(&client, name, "test"),
         };
         let context =

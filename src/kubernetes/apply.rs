@@ -121,13 +121,44 @@ impl<K> Object for K where
 /// A kind and a key.
 type Place = (TypeId, Key);
 
-/// What caches may not have yet.
+/// What this process wrote and caches may not have yet. The writers of a process share one.
 #[derive(Default)]
-struct Written {
+pub struct Written(Mutex<Versions>);
+
+#[derive(Default)]
+struct Versions {
     /// The version that our last write made of an object, until the cache has it.
-    versions: HashMap<Place, u64>,
+    made: HashMap<Place, u64>,
     /// [`Cache::rewinds`] of each kind when it was last asked for.
     rewinds: HashMap<TypeId, u64>,
+}
+
+impl Written {
+    /// Whether what the cache has of an object is our own last write, which nobody need look at. Said once.
+    pub fn is_echo<K: Object>(&self, key: &Key, cache: &Cache<K>) -> bool {
+        let Some(object) = cache.get(key) else { return false };
+        let (place, mut written) = (place::<K>(key), self.0.lock());
+        let is_ours = written.made.get(&place) == Some(&resource_version(object.as_ref()));
+        if is_ours {
+            written.made.remove(&place);
+        }
+        is_ours
+    }
+
+    fn is_behind<K: Object>(&self, key: &Key, cache: &Cache<K>) -> bool {
+        let mut written = self.0.lock();
+        let (kind, place, rewinds) = (TypeId::of::<K>(), place::<K>(key), cache.rewinds());
+        // What was written in a history that went back may never come: waiting for it would be waiting for ever.
+        if written.rewinds.insert(kind, rewinds).unwrap_or(0) != rewinds {
+            written.made.retain(|(of, _), _| *of != kind);
+        }
+        let Some(version) = written.made.get(&place) else { return false };
+        if cache.version(&key.0) < *version {
+            return true;
+        }
+        written.made.remove(&place);
+        false
+    }
 }
 
 /// Writes for one controller.
@@ -135,38 +166,27 @@ pub struct Writer {
     client: Client,
     manager: String,
     metrics: Arc<Metrics>,
-    written: Mutex<Written>,
+    written: Arc<Written>,
     /// What the server made of a declaration, where that is not literally so: digests of both.
     normalised: Mutex<HashMap<Place, (String, String)>>,
 }
 
 impl Writer {
     /// Writes as the field manager `toolgate/CONTROLLER`.
-    pub fn new(client: Client, controller: &str, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, controller: &str, metrics: Arc<Metrics>, written: Arc<Written>) -> Self {
         let manager = format!("toolgate/{controller}");
-        Self { client, manager, metrics, written: Mutex::default(), normalised: Mutex::default() }
+        Self { client, manager, metrics, written, normalised: Mutex::default() }
     }
 
     /// Whether a cache does not yet have what was last written here: what it says of this object is old.
     pub fn is_behind<K: Object>(&self, key: &Key, cache: &Cache<K>) -> bool {
-        let mut written = self.written.lock();
-        let (kind, place, rewinds) = (TypeId::of::<K>(), place::<K>(key), cache.rewinds());
-        // What was written in a history that went back may never come: waiting for it would be waiting for ever.
-        if written.rewinds.insert(kind, rewinds).unwrap_or(0) != rewinds {
-            written.versions.retain(|(of, _), _| *of != kind);
-        }
-        let Some(version) = written.versions.get(&place) else { return false };
-        if cache.version(&key.0) < *version {
-            return true;
-        }
-        written.versions.remove(&place);
-        false
+        self.written.is_behind(key, cache)
     }
 
     /// An object is gone: nothing more is remembered of it.
     pub fn forget<K: Object>(&self, key: &Key) {
         let place = place::<K>(key);
-        self.written.lock().versions.remove(&place);
+        self.written.0.lock().made.remove(&place);
         self.normalised.lock().remove(&place);
     }
 
@@ -224,12 +244,17 @@ impl Writer {
         Ok(declared == digest && substance == compare::digest(&compare::substance(live))?)
     }
 
-    /// Writes a status, whole, unless the object has it already but for times. Says whether it was written.
-    pub async fn status<K: Object>(&self, object: &K, status: &Value) -> Result<bool, Error> {
+    /// Writes a status, whole, unless it is the current one but for times. Says whether it was written.
+    pub async fn status<K: Object, S: Serialize + Sync>(
+        &self,
+        object: &K,
+        current: Option<&S>,
+        status: &S,
+    ) -> Result<bool, Error> {
         let key = key(object);
-        let live = serde_json::to_value(object)?;
-        let current = live.get("status").cloned().unwrap_or_else(|| json!({}));
-        if compare::same_but_for_times(&current, status) {
+        let status = serde_json::to_value(status)?;
+        let current = current.map_or_else(|| Ok(json!({})), serde_json::to_value)?;
+        if compare::same_but_for_times(&current, &status) {
             return Ok(false);
         }
         let body = json!({
@@ -312,7 +337,7 @@ impl Writer {
     fn wrote<K: Object>(&self, object: &K, verb: &'static str) {
         self.metrics.wrote(&self.manager, &K::kind(&()), verb);
         let version = resource_version(object);
-        self.written.lock().versions.insert(place::<K>(&key(object)), version);
+        self.written.0.lock().made.insert(place::<K>(&key(object)), version);
     }
 }
 

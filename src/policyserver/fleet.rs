@@ -70,10 +70,19 @@ pub struct OfferedTool {
     pub digest: String,
 }
 
+/// Whose gateways changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Changed {
+    /// The server.
+    pub target: Target,
+    /// A gateway acknowledged a policy, and nothing else is new.
+    pub is_ack: bool,
+}
+
 /// Every gateway that is connected to some replica.
 pub struct Fleet {
     gateways: RwLock<HashMap<Target, HashMap<String, Arc<Report>>>>,
-    changes: broadcast::Sender<Target>,
+    changes: broadcast::Sender<Changed>,
     is_complete: watch::Sender<bool>,
 }
 
@@ -92,12 +101,15 @@ impl Fleet {
     pub fn put(&self, target: &Target, report: Report) {
         let mut gateways = self.gateways.write();
         let pods = gateways.entry(target.clone()).or_default();
-        if pods.get(&report.pod).is_some_and(|before| **before == report) {
+        let before = pods.get(&report.pod);
+        if before.is_some_and(|before| **before == report) {
             return;
         }
+        let is_ack =
+            before.is_some_and(|before| Report { acked: report.acked.clone(), ..(**before).clone() } == report);
         pods.insert(report.pod.clone(), Arc::new(report));
         drop(gateways);
-        let _ = self.changes.send(target.clone()); // Nobody listens: nothing to tell.
+        let _ = self.changes.send(Changed { target: target.clone(), is_ack }); // Nobody listens: nothing to tell.
     }
 
     /// A gateway is gone.
@@ -110,7 +122,7 @@ impl Fleet {
         }
         drop(gateways);
         if removed {
-            let _ = self.changes.send(target.clone());
+            let _ = self.changes.send(Changed { target: target.clone(), is_ack: false });
         }
     }
 
@@ -125,7 +137,7 @@ impl Fleet {
     }
 
     /// Tells whose gateways changed, from now on.
-    pub fn changes(&self) -> broadcast::Receiver<Target> {
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }
 

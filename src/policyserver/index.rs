@@ -47,12 +47,26 @@ pub struct Judgement {
     pub published: HashMap<Target, Arc<Published>>,
     /// Servers whose newest policy is refused.
     pub refusals: HashMap<Target, Refusal>,
-    /// What is wrong, or doubtful, by object.
-    pub findings: HashMap<ObjectRef, Vec<Finding>>,
-    /// The generation that was judged, of every object that was read.
-    pub judged: HashMap<ObjectRef, i64>,
-    /// By role: how many tools of how many servers it reaches.
-    pub reach: HashMap<ObjectRef, Reach>,
+    /// By namespace, what is said of each object. What did not change is the same `Arc` as before.
+    pub said: HashMap<String, Arc<HashMap<ObjectRef, About>>>,
+}
+
+/// What is said of one object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    /// The generation that was judged; unset: it was not read.
+    pub generation: Option<i64>,
+    /// What is wrong, or doubtful.
+    pub findings: Vec<Finding>,
+    /// Of a role: what it comes to.
+    pub reach: Option<Reach>,
+}
+
+impl Judgement {
+    /// What is said of an object; `None` until it was judged.
+    pub fn about(&self, object: &ObjectRef) -> Option<&About> {
+        self.said.get(&object.namespace)?.get(object)
+    }
 }
 
 /// What a role comes to.

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::fleet::{Acked, Fleet, Report};
+use super::fleet::{Acked, Changed, Fleet, Report};
 use super::keys::Keys;
 use super::stream::{bearer, cut};
 use crate::policy::snapshot::Target;
@@ -52,7 +52,7 @@ impl Observe {
 /// Finds what to tell next.
 struct Teller {
     fleet: Arc<Fleet>,
-    changes: broadcast::Receiver<Target>,
+    changes: broadcast::Receiver<Changed>,
     shutdown: CancellationToken,
     /// Servers whose gateways may differ from what was told. Never holds one twice.
     pending: BTreeSet<Target>,
@@ -88,8 +88,8 @@ impl Teller {
                 () = self.shutdown.cancelled() => return None,
             };
             match change {
-                Ok(target) => {
-                    self.pending.insert(target);
+                Ok(changed) => {
+                    self.pending.insert(changed.target);
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     self.pending.extend(self.fleet.targets());

@@ -7,7 +7,7 @@ use super::enforcing::{Enforcing, Named, of_one};
 use super::summary;
 use super::verdict::{Verdict, keep_or, pending, seen};
 use crate::api::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, Seen, Status, advance, cut, find, reason};
-use crate::api::status::FOREIGN_CHARACTERS;
+use crate::api::status::{FOREIGN_CHARACTERS, conditions_of};
 use crate::api::{Lifecycle, McpTool, McpToolStatus, Object};
 use crate::policyserver::fleet::Offer;
 
@@ -116,7 +116,7 @@ fn ready(facts: &ToolFacts<'_>, conditions: &[Seen], now: Timestamp) -> Seen {
             Some(_) => {}
             // The server's own conditions tell why nothing is known.
             None => {
-                let kept = facts.object.status.as_ref().map(|before| before.conditions.as_slice()).unwrap_or_default();
+                let kept = conditions_of(facts.object);
                 let is_early = facts.server.is_some_and(|server| !server.enforcing.is_fleet_complete);
                 let otherwise = || {
                     let message =

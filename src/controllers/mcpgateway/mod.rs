@@ -47,8 +47,7 @@ impl Controller {
             referring,
         };
         let status = status::gateway(&facts, Timestamp::now());
-        let before = gateway.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        self.reporter.report(gateway.as_ref(), &status, before, &status.conditions).await?;
+        self.reporter.report(gateway.as_ref(), &status).await?;
         Ok(views.iter().filter_map(View::due_in).min().map_or(Next::Wait, Next::After))
     }
 }

@@ -43,11 +43,10 @@ impl Controller {
             object: &role,
             verdict: Verdict { judged, findings: &findings },
             servers: &servers,
-            reach: judgement.reach.get(&object).copied(),
+            reach: judgement.about(&object).and_then(|about| about.reach),
         };
         let status = status::role(&facts, Timestamp::now());
-        let before = role.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        self.reporter.report(role.as_ref(), &status, before, &status.conditions).await?;
+        self.reporter.report(role.as_ref(), &status).await?;
         Ok(views.iter().filter_map(View::due_in).min().map_or(Next::Wait, Next::After))
     }
 }

@@ -69,8 +69,7 @@ impl Controller {
         let apply = Apply { writer, caches: &context.caches, boots: &self.boots, server: &server };
         let outcome = apply.run(&plan, &gathered.registration).await?;
         let status = Self::status(key, &server, &gathered, &plan, &outcome);
-        let before = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        self.reporter.report(server.as_ref(), &status, before, &status.conditions).await?;
+        self.reporter.report(server.as_ref(), &status).await?;
         if outcome.is_refused {
             return Ok(Next::Failed);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::api::status::conditions_of;
 use crate::api::{McpTool, Object as _};
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
@@ -40,18 +41,16 @@ impl Controller {
         let server_key = (key.0.clone(), tool.spec.server_ref.name.clone());
         let server = context.caches.servers.get(&server_key);
         let view = context.view(&judgement, &server_key);
-        let conditions = server.as_ref().and_then(|server| Some(server.status.as_ref()?.conditions.as_slice()));
         let now = Timestamp::now();
         let facts = ToolFacts {
             object: &tool,
             verdict: Verdict { judged, findings: &findings },
             server: server
-                .as_ref()
-                .map(|_| ServerView { enforcing: view.enforcing(), conditions: conditions.unwrap_or_default() }),
+                .as_deref()
+                .map(|server| ServerView { enforcing: view.enforcing(), conditions: conditions_of(server) }),
         };
         let status = status::tool(&facts, now);
-        let before = tool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        self.reporter.report(tool.as_ref(), &status, before, &status.conditions).await?;
+        self.reporter.report(tool.as_ref(), &status).await?;
         let later = [view.due_in(), sunset(&tool, now)].into_iter().flatten().min();
         Ok(later.map_or(Next::Wait, Next::After))
     }

@@ -6,7 +6,7 @@ use crate::kubernetes::fake::Fake;
 const MAPS: &str = "api/v1/configmaps";
 
 fn writer(fake: &Fake) -> Writer {
-    Writer::new(fake.client(), "test", Arc::new(Metrics::new().unwrap()))
+    Writer::new(fake.client(), "test", Arc::new(Metrics::new().unwrap()), Arc::default())
 }
 
 fn desired(data: &[(&str, &str)]) -> ConfigMap {
@@ -169,16 +169,17 @@ async fn a_status_is_written_when_it_says_something_new_and_to_this_very_object(
     };
     let (old, writer) = (cache.get(&key).unwrap(), writer(&fake));
 
-    assert!(writer.status(old.as_ref(), &status("2026-01-01T00:00:00Z")).await.unwrap());
+    assert!(writer.status(old.as_ref(), None, &status("2026-01-01T00:00:00Z")).await.unwrap());
     refresh(&fake, "api/v1/services", &cache);
-    assert!(!writer.status(cache.get(&key).unwrap().as_ref(), &status("2026-01-02T00:00:00Z")).await.unwrap());
+    let (written, later) = (status("2026-01-01T00:00:00Z"), status("2026-01-02T00:00:00Z"));
+    assert!(!writer.status(cache.get(&key).unwrap().as_ref(), Some(&written), &later).await.unwrap());
 
     fake.remove("api/v1/services", "default", "s");
     fake.put(
         "api/v1/services",
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": "s"}}),
     );
-    assert!(!writer.status(old.as_ref(), &status("2026-01-01T00:00:00Z")).await.unwrap());
+    assert!(!writer.status(old.as_ref(), None, &status("2026-01-01T00:00:00Z")).await.unwrap());
     assert!(fake.all("api/v1/services")[0].get("status").is_none());
 }
 
@@ -204,7 +205,8 @@ async fn a_call_that_is_not_answered_ends() {
     let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
     });
-    let writer = Writer::new(Client::new(service, "default"), "test", Arc::new(Metrics::new().unwrap()));
+    let writer =
+        Writer::new(Client::new(service, "default"), "test", Arc::new(Metrics::new().unwrap()), Arc::default());
 
     let error = writer.apply(&desired(&[]), &Cache::detached()).await.unwrap_err();
 

@@ -17,8 +17,8 @@ use crate::policy::extent::{Extent, extents};
 use crate::policy::load::{LoadError, Proven, check};
 use crate::policy::snapshot::{Snapshot, Target};
 use crate::policy::version::Version;
-use crate::policy::{Finding, ObjectRef, World};
-use crate::policyserver::index::{Judgement, Published, Reach, Refusal};
+use crate::policy::{ObjectRef, World};
+use crate::policyserver::index::{About, Judgement, Published, Reach, Refusal};
 use crate::policyserver::keys::Keys;
 use crate::policyserver::outbox::{Outbox, Parcel};
 use crate::policyserver::{Caches, endpoint};
@@ -48,9 +48,7 @@ struct Tools {
 struct Namespace {
     good: Good,
     rulings: HashMap<Target, Ruling>,
-    findings: HashMap<ObjectRef, Vec<Finding>>,
-    judged: HashMap<ObjectRef, i64>,
-    reach: HashMap<ObjectRef, Reach>,
+    said: Arc<HashMap<ObjectRef, About>>,
 }
 
 /// What is said of one server.
@@ -113,10 +111,13 @@ impl Bench {
         }
         outbox.retain(|target| self.ruling(target).is_some_and(|ruling| ruling.parcel.is_some()));
         outbox.judged();
-        for (namespace, world) in worlds {
+        for (namespace, (world, mut said)) in worlds {
             let reach = catch_unwind(|| reach(namespace, &world)).unwrap_or_default(); // Of a fault the log tells.
+            for (role, reach) in reach {
+                said.entry(role).or_default().reach = Some(reach);
+            }
             if let Some(state) = self.namespaces.get_mut(namespace) {
-                state.reach = reach;
+                state.said = Arc::new(said);
             }
         }
         self.prints = gathered.prints;
@@ -141,24 +142,28 @@ impl Bench {
 
     fn judgement(&self) -> Judgement {
         let mut judgement = Judgement::default();
-        for namespace in self.namespaces.values() {
+        for (name, namespace) in &self.namespaces {
+            judgement.said.insert(name.clone(), Arc::clone(&namespace.said));
             for (target, ruling) in &namespace.rulings {
                 let published = ruling.published.clone().map(|published| (target.clone(), published));
                 judgement.published.extend(published);
                 judgement.refusals.extend(ruling.refusal.clone().map(|refusal| (target.clone(), refusal)));
             }
-            let copy = |(object, findings): (&ObjectRef, &Vec<Finding>)| (object.clone(), findings.clone());
-            judgement.findings.extend(namespace.findings.iter().map(copy));
-            judgement.judged.extend(namespace.judged.iter().map(|(object, generation)| (object.clone(), *generation)));
-            judgement.reach.extend(namespace.reach.iter().map(|(object, reach)| (object.clone(), *reach)));
         }
         judgement
     }
 }
 
 impl Namespace {
-    fn judge(&mut self, namespace: &str, gathered: &Gathered, tools: &mut Tools, keys: &Keys) -> World {
-        let (world, findings, judged) = self.good.parse(gathered, namespace);
+    /// The world that is in force, and what is said of the objects.
+    fn judge(
+        &mut self,
+        namespace: &str,
+        gathered: &Gathered,
+        tools: &mut Tools,
+        keys: &Keys,
+    ) -> (World, HashMap<ObjectRef, About>) {
+        let (world, findings, mut said) = self.good.parse(gathered, namespace);
         // Without a server there is nobody to enforce anything, but objects still want to hear what is wrong.
         let nobody = Version::default();
         let version = gathered.versions.get(namespace).unwrap_or(&nobody);
@@ -181,12 +186,10 @@ impl Namespace {
             rulings.insert(target, ruling);
         }
         self.rulings = rulings;
-        self.findings.clear();
         for finding in findings {
-            self.findings.entry(finding.object.clone()).or_default().push(finding);
+            said.entry(finding.object.clone()).or_default().findings.push(finding);
         }
-        self.judged = judged;
-        world
+        (world, said)
     }
 }
 

@@ -12,6 +12,7 @@ use super::gather::Gathered;
 use crate::api::{McpGateway, McpRole, McpServer, McpTool, Object};
 use crate::policy::parse::{Objects, parse};
 use crate::policy::{Finding, ObjectRef, Severity, World};
+use crate::policyserver::index::About;
 
 /// The last good forms of the objects of one namespace.
 #[derive(Default)]
@@ -32,12 +33,12 @@ impl<K> Default for Kind<K> {
 }
 
 impl Good {
-    /// The world that is in force, what is wrong with the objects as they are, and their generations.
+    /// The world that is in force, what is wrong with the objects as they are, and all objects with their generations.
     pub(super) fn parse(
         &mut self,
         gathered: &Gathered,
         namespace: &str,
-    ) -> (World, Vec<Finding>, HashMap<ObjectRef, i64>) {
+    ) -> (World, Vec<Finding>, HashMap<ObjectRef, About>) {
         let objects = gathered.objects(namespace);
         let (mut world, findings) = parse(&objects);
         let broken = broken(&findings);
@@ -126,9 +127,10 @@ fn broken(findings: &[Finding]) -> HashSet<ObjectRef> {
     findings.iter().filter(|finding| finding.severity == Severity::Error).map(|f| f.object.clone()).collect()
 }
 
-fn generations(objects: &Objects) -> HashMap<ObjectRef, i64> {
-    fn of<K: Object>(objects: &[Arc<K>]) -> impl Iterator<Item = (ObjectRef, i64)> {
-        objects.iter().map(|object| (reference(object.as_ref()), object.generation()))
+fn generations(objects: &Objects) -> HashMap<ObjectRef, About> {
+    fn of<K: Object>(objects: &[Arc<K>]) -> impl Iterator<Item = (ObjectRef, About)> {
+        let about = |object: &K| About { generation: Some(object.generation()), ..About::default() };
+        objects.iter().map(move |object| (reference(object.as_ref()), about(object)))
     }
     let Objects { servers, tools, roles, gateways, cluster: _, config_maps: _ } = objects;
     of(servers).chain(of(tools)).chain(of(roles)).chain(of(gateways)).collect()

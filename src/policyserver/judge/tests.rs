@@ -104,8 +104,8 @@ fn what_is_declared_is_published_and_sealed() {
     assert_eq!(seen(&published.version, "McpRole"), 100);
     assert_eq!(snapshot.urls, ["https://github.agents.svc:8443/mcp"]);
     assert!(court.allows("github", "read_x") && court.allows("gitlab", "read_y"));
-    assert_eq!(court.last.judged[&of("McpRole", "developer")], 1);
-    let reach = court.last.reach[&of("McpRole", "developer")];
+    assert_eq!(court.last.about(&of("McpRole", "developer")).unwrap().generation, Some(1));
+    let reach = court.last.about(&of("McpRole", "developer")).unwrap().reach.unwrap();
     assert_eq!((reach.tools, reach.servers), (2, 2));
 }
 
@@ -191,9 +191,9 @@ fn an_edit_that_breaks_a_role_leaves_its_last_good_form_in_force() {
 
     assert_eq!(before.hash, court.published("github").hash);
     assert!(court.allows("github", "read_x"));
-    let finding = &court.last.findings[&of("McpRole", "developer")][0];
+    let finding = &court.last.about(&of("McpRole", "developer")).unwrap().findings[0];
     assert_eq!((finding.reason, finding.pointer.as_str()), (reason::INVALID_EXPRESSION, "/spec/rules/0/when"));
-    assert_eq!(court.last.judged[&of("McpRole", "developer")], 2);
+    assert_eq!(court.last.about(&of("McpRole", "developer")).unwrap().generation, Some(2));
     // Others go on being edited.
     court.role(102, role("another", 1, &["other"]));
     court.judge();
@@ -316,7 +316,7 @@ async fn a_burst_of_changes_is_judged_once() {
     assert!(started.elapsed() <= AT_MOST);
     assert_eq!(*judged.borrow_and_update(), 2);
     assert_ne!(before, index.now().published[&target("github")].hash);
-    assert_eq!(index.now().judged[&of("McpRole", "developer")], 10);
+    assert_eq!(index.now().about(&of("McpRole", "developer")).unwrap().generation, Some(10));
     shutdown.cancel();
     running.await.unwrap();
 }
