@@ -18,7 +18,7 @@ use crate::policy::snapshot::Target;
 use crate::policy::{Finding, ObjectRef};
 use crate::policyserver::fleet::{Fleet, Report};
 use crate::policyserver::index::{Index, Judgement, Published, Refusal};
-use crate::status::Enforcing;
+use crate::status::{Enforcing, Verdict};
 use crate::telemetry::operator::Metrics;
 
 use super::grouped::Grouped;
@@ -147,6 +147,14 @@ impl Context {
             }
         }
     }
+}
+
+/// What was found about an object as it is; `None`: this generation has not been judged yet, and there is nothing to say
+/// before. That it was is a change.
+pub(super) fn verdict<'a, K: Object>(judgement: &'a Judgement, object: &K) -> Option<Verdict<'a>> {
+    let about = judgement.about(&reference(object))?;
+    let judged = about.generation.filter(|judged| *judged >= crate::api::Object::generation(object))?;
+    Some(Verdict { judged: Some(judged), findings: &about.findings })
 }
 
 /// The generation that was judged, and what was found.

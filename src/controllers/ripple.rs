@@ -5,14 +5,14 @@
 //! server's own status would say so, and that is a change of the server like any other. And servers that have only a new
 //! policy to tell of take turns. Decides who is looked at, and never what is said.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::object::HasStatus;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api::Object;
 use crate::api::conditions::{READY, holds};
@@ -28,11 +28,16 @@ use super::queues::{Queues, key};
 pub(super) const COLLECT: Duration = Duration::from_millis(200);
 /// For each server of the namespace: a look at a role or a gateway reads all of them.
 const COLLECT_EACH: Duration = Duration::from_millis(1);
-/// Between two looks at servers that have only a new policy to tell of: each writes a status and a boot ConfigMap, and
+/// More servers than this take turns to tell of nothing but a new policy: each writes a status and a boot ConfigMap, and
 /// the API server has others to serve.
+const AT_ONCE: usize = 40;
+/// Between two turns.
 const TURN: Duration = Duration::from_millis(25);
-/// As many of them need not wait.
-const AT_ONCE: u32 = 40;
+/// Turns begin once policy has not changed for this long, for what it says only in passing need not be written a
+/// thousand times.
+const CALM: Duration = Duration::from_secs(2);
+/// They begin after this time whether policy changes or not.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What changed of a server, the least first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -66,10 +71,18 @@ impl Ripple {
     pub(super) async fn spread(&self, queues: &Queues, context: &Context) {
         let mut spread = Spread { queues, context, told: HashMap::new(), turns: Turns::default() };
         loop {
-            self.is_stirred.notified().await;
-            sleep(COLLECT).await;
-            let stirred = std::mem::take(&mut *self.servers.lock());
-            spread.all(stirred, Instant::now());
+            tokio::select! {
+                () = self.is_stirred.notified() => {
+                    sleep(COLLECT).await;
+                    let stirred = std::mem::take(&mut *self.servers.lock());
+                    spread.all(stirred, Instant::now());
+                }
+                () = until(spread.turns.begin()) => {
+                    for (server, wait) in spread.turns.take() {
+                        queues.servers.add_after(server, wait);
+                    }
+                }
+            }
         }
     }
 }
@@ -88,7 +101,6 @@ impl Spread<'_> {
         let judgement = self.context.index.now();
         let wait = COLLECT_EACH * u32::try_from(judgement.published.len()).unwrap_or(u32::MAX);
         let mut namespaces = BTreeSet::new();
-        self.turns.forget(now);
         for (server, stir) in stirred {
             self.server(&server, stir, &judgement, wait, now);
             namespaces.insert(server.0);
@@ -111,8 +123,8 @@ impl Spread<'_> {
         let is_server_well = object.as_deref().is_some_and(is_well);
         match (&object, stir) {
             (None, _) | (_, Stir::Status) => {}
-            (_, Stir::Policy) if is_server_well => {
-                queues.servers.add_after(server.clone(), self.turns.take(server, now))
+            (_, Stir::Policy) if is_server_well && judgement.published.len() > AT_ONCE => {
+                self.turns.wait(server.clone(), now);
             }
             (_, Stir::Policy | Stir::Any) => queues.servers.add(server.clone()),
         }
@@ -153,31 +165,36 @@ fn same(a: Option<&Arc<Offer>>, b: Option<&Arc<Offer>>) -> bool {
     }
 }
 
-/// When servers are looked at that take turns: times that lie [`TURN`] apart once [`AT_ONCE`] have been taken.
+/// Servers that wait for their turn.
 #[derive(Default)]
 struct Turns {
-    /// The last one that was taken.
-    last: Option<Instant>,
-    /// The turn of each server that has not come yet.
-    taken: HashMap<Key, Instant>,
+    waiting: HashSet<Key>,
+    /// When the first and the last of them came.
+    since: Option<(Instant, Instant)>,
 }
 
 impl Turns {
-    /// How long until the turn of a server, which it keeps.
-    fn take(&mut self, server: &Key, now: Instant) -> Duration {
-        if let Some(turn) = self.taken.get(server) {
-            return turn.saturating_duration_since(now);
-        }
-        let unused = now.checked_sub(TURN * AT_ONCE).unwrap_or(now);
-        let turn = self.last.map_or(unused, |last| last.max(unused)) + TURN;
-        self.last = Some(turn);
-        self.taken.insert(server.clone(), turn);
-        turn.saturating_duration_since(now)
+    fn wait(&mut self, server: Key, now: Instant) {
+        self.waiting.insert(server);
+        self.since = Some((self.since.map_or(now, |(first, _)| first), now));
     }
 
-    /// Forgets turns that have come.
-    fn forget(&mut self, now: Instant) {
-        self.taken.retain(|_, turn| *turn > now);
+    /// When turns begin; never, where nobody waits.
+    fn begin(&self) -> Option<Instant> {
+        self.since.map(|(first, last)| (last + CALM).min(first + PATIENCE))
+    }
+
+    /// Everybody, and how long each waits from now.
+    fn take(&mut self) -> impl Iterator<Item = (Key, Duration)> + use<> {
+        self.since = None;
+        std::mem::take(&mut self.waiting).into_iter().zip(0..).map(|(server, turn)| (server, TURN * turn))
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -185,33 +202,31 @@ impl Turns {
 mod tests {
     use super::*;
 
-    fn waits(turns: &mut Turns, servers: std::ops::Range<u32>, now: Instant) -> Vec<Duration> {
-        servers.map(|number| turns.take(&("n".to_owned(), number.to_string()), now)).collect()
+    fn server(name: u32) -> Key {
+        ("n".to_owned(), name.to_string())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_servers_take_turns_and_keep_them() {
-        let now = Instant::now() + Duration::from_secs(60);
-        let mut turns = Turns::default();
+    async fn turns_begin_when_policy_is_calm_and_lie_apart() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        assert_eq!(turns.begin(), None);
 
-        let first = waits(&mut turns, 0..AT_ONCE + 3, now);
-        assert_eq!(first[..AT_ONCE as usize], vec![Duration::ZERO; AT_ONCE as usize]);
-        assert_eq!(first[AT_ONCE as usize..], [TURN, TURN * 2, TURN * 3]);
+        (0..3).for_each(|name| turns.wait(server(name), now));
+        turns.wait(server(0), now + CALM / 2);
+        assert_eq!(turns.begin(), Some(now + CALM / 2 + CALM));
 
-        turns.forget(now + TURN);
-        let again = waits(&mut turns, AT_ONCE..AT_ONCE + 3, now + TURN);
-        assert_eq!(again, [TURN * 3, TURN, TURN * 2], "the first had its turn, and takes another");
+        let mut waits: Vec<Duration> = turns.take().map(|(_, wait)| wait).collect();
+        waits.sort();
+        assert_eq!(waits, [Duration::ZERO, TURN, TURN * 2]);
+        assert_eq!(turns.begin(), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_quiet_time_nobody_waits() {
-        let now = Instant::now() + Duration::from_secs(60);
-        let mut turns = Turns::default();
-        waits(&mut turns, 0..500, now);
+    async fn a_policy_that_never_rests_is_told_of_all_the_same() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
 
-        let later = now + TURN * 600;
-        turns.forget(later);
+        (0..60).for_each(|second| turns.wait(server(0), now + Duration::from_secs(second)));
 
-        assert_eq!(waits(&mut turns, 0..AT_ONCE, later), vec![Duration::ZERO; AT_ONCE as usize]);
+        assert_eq!(turns.begin(), Some(now + PATIENCE));
     }
 }

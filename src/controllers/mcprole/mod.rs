@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
-use crate::status::{self, Enforcing, RoleFacts, Verdict};
+use crate::status::{self, Enforcing, RoleFacts};
 
-use super::context::{Context, View, found, reference};
+use super::context::{Context, View, reference, verdict};
 use super::report::Reporter;
 
 /// Name of the controller in metrics, Events and field managers.
@@ -35,15 +35,14 @@ impl Controller {
             Err(next) => return Ok(next),
         };
         let judgement = context.index.now();
-        let object = reference(role.as_ref());
-        let (judged, findings) = found(&judgement, &object);
+        let Some(verdict) = verdict(&judgement, role.as_ref()) else { return Ok(Next::Wait) };
         let views = context.views(&judgement, &key.0);
         let servers: Vec<Enforcing<'_>> = views.iter().map(View::enforcing).collect();
         let facts = RoleFacts {
             object: &role,
-            verdict: Verdict { judged, findings: &findings },
+            verdict,
             servers: &servers,
-            reach: judgement.about(&object).and_then(|about| about.reach),
+            reach: judgement.about(&reference(role.as_ref())).and_then(|about| about.reach),
         };
         let status = status::role(&facts, Timestamp::now());
         self.reporter.report(role.as_ref(), &status).await?;

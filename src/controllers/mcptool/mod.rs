@@ -10,9 +10,9 @@ use crate::api::{McpTool, Object as _};
 use crate::kubernetes::Key;
 use crate::kubernetes::apply::Error;
 use crate::kubernetes::queue::Next;
-use crate::status::{self, ServerView, ToolFacts, Verdict};
+use crate::status::{self, ServerView, ToolFacts};
 
-use super::context::{Context, found, reference};
+use super::context::{Context, verdict};
 use super::report::Reporter;
 
 /// Name of the controller in metrics, Events and field managers.
@@ -37,14 +37,14 @@ impl Controller {
             Err(next) => return Ok(next),
         };
         let judgement = context.index.now();
-        let (judged, findings) = found(&judgement, &reference(tool.as_ref()));
+        let Some(verdict) = verdict(&judgement, tool.as_ref()) else { return Ok(Next::Wait) };
         let server_key = (key.0.clone(), tool.spec.server_ref.name.clone());
         let server = context.caches.servers.get(&server_key);
         let view = context.view(&judgement, &server_key);
         let now = Timestamp::now();
         let facts = ToolFacts {
             object: &tool,
-            verdict: Verdict { judged, findings: &findings },
+            verdict,
             server: server
                 .as_deref()
                 .map(|server| ServerView { enforcing: view.enforcing(), conditions: conditions_of(server) }),
