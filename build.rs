@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        .codec_path("crate::wire::codec::SmallCodec")
         .compile_fds(protox::compile(["proto/policy.proto"], ["proto"])?)?;
     let native = std::env::var("HOST").ok() == std::env::var("TARGET").ok();
     if native && glibc().is_some_and(|version| version >= GLIBC) {

@@ -17,10 +17,10 @@ import tempfile
 import time
 
 from hotpath import process
-from hotpath.peers import TARGET
 from hotpath.machine import RESULTS, ROOT, machine
 
 UP = ROOT / "tests/cluster/up"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "operator"
 OWN, BENCH = "toolgate-system", "bench"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 REST_SECONDS = 60
@@ -172,11 +172,11 @@ def main():
     parser.add_argument("--servers", type=int, default=1000)
     parser.add_argument("--tools", type=int, default=10, help="of each server")
     parser.add_argument("--edits", type=int, default=50)
-    parser.add_argument("--no-build", action="store_true", help="measure what target/release holds")
+    parser.add_argument("--no-build", action="store_true", help="measure what target/operator holds")
     arguments = parser.parse_args()
     subprocess.run([UP, "build", "api"], check=True)
     if not arguments.no_build:
-        build = ["cargo", "build", "--release", "--locked", "--no-default-features", "--features", "operator",
+        build = ["cargo", "build", "--profile", "operator", "--locked", "--no-default-features", "--features", "operator",
                  "--bin", "toolgate-operator", "--example", "bench-fleet"]
         subprocess.run(build, cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory(prefix="toolgate-bench-") as folder:

@@ -94,7 +94,7 @@ impl World {
         if !self.fake.all(SERVERS).is_empty() {
             let published = Published {
                 target: target.clone(),
-                version: Version::default(),
+                version: Arc::default(),
                 hash: hash.to_owned(),
                 inputs,
                 bytes: hash.as_bytes().to_vec().into(),

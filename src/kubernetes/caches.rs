@@ -28,7 +28,7 @@ pub struct Caches {
     pub roles: Cache<McpRole>,
     /// McpGateways.
     pub gateways: Cache<McpGateway>,
-    /// Pods of servers.
+    /// Pods of servers, without their spec.
     pub pods: Cache<Pod>,
     /// Our Deployments.
     pub deployments: Cache<Deployment>,
@@ -51,12 +51,14 @@ impl Caches {
     pub fn new(client: &Client, scope: &Scope) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let owned = labels::owned();
         let mut kept: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let (pods, keep) = Cache::of_parts(client, scope, labels::SERVER, |pod: &mut Pod| pod.spec = None);
+        kept.push(keep.boxed());
         let caches = Self {
             servers: watched(client, scope, "", &mut kept),
             tools: watched(client, scope, "", &mut kept),
             roles: watched(client, scope, "", &mut kept),
             gateways: watched(client, scope, "", &mut kept),
-            pods: watched(client, scope, labels::SERVER, &mut kept),
+            pods,
             deployments: watched(client, scope, &owned, &mut kept),
             services: watched(client, scope, "", &mut kept),
             service_accounts: watched(client, scope, &owned, &mut kept),

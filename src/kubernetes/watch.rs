@@ -35,7 +35,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use super::Key;
 
 /// Changes that a slow listener may be behind; beyond that it is told [`Change::All`].
-const CHANGES: usize = 4096;
+const CHANGES: usize = 1024;
 /// Time for the list of one object before a relist.
 const LIST: Duration = Duration::from_secs(10);
 /// First and last pause before the version is asked for, after a watch broke off.
@@ -149,6 +149,16 @@ where
     /// A cache, and the future that keeps it: it must be polled, and ends only when the process does. `labels` is a
     /// label selector, empty for every object.
     pub fn new(client: &Client, scope: &Scope, labels: &str) -> (Self, impl Future<Output = ()> + Send + use<K>) {
+        Self::of_parts(client, scope, labels, |_| {})
+    }
+
+    /// As [`Cache::new`], of objects without the parts that `strip` takes away: what nobody reads need not be kept.
+    pub fn of_parts(
+        client: &Client,
+        scope: &Scope,
+        labels: &str,
+        strip: fn(&mut K),
+    ) -> (Self, impl Future<Output = ()> + Send + use<K>) {
         let namespaces = match scope {
             Scope::All => vec![None],
             Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
@@ -166,7 +176,7 @@ where
         let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
         let (shared, client, labels) = (cache.shared.clone(), client.clone(), labels.to_owned());
         let keep = async move {
-            let follow = |part| follow(&shared, part, &client, &labels);
+            let follow = |part| follow(&shared, part, &client, &labels, strip);
             future::join_all(shared.parts.iter().map(follow)).await;
         };
         (cache, keep)
@@ -232,7 +242,7 @@ where
 }
 
 /// Follows one watch for ever.
-async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str)
+async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str, strip: fn(&mut K))
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + 'static,
     K: std::fmt::Debug,
@@ -268,7 +278,8 @@ where
                 // Read before the relist begins: the stream is not polled meanwhile.
                 floor = answered_version(&api).await;
             }
-            Ok(watcher::Event::InitApply(object)) => {
+            Ok(watcher::Event::InitApply(mut object)) => {
+                strip(&mut object);
                 listed.insert(key(&object), Arc::new(trimmed(object)));
             }
             Ok(watcher::Event::InitDone) => {
@@ -285,7 +296,8 @@ where
                 part.lists.send_modify(|lists| *lists += 1);
                 let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
             }
-            Ok(watcher::Event::Apply(object)) => {
+            Ok(watcher::Event::Apply(mut object)) => {
+                strip(&mut object);
                 let (key, version) = (key(&object), resource_version(&object));
                 let object = Arc::new(trimmed(object));
                 let before = part.objects.write().insert(key.clone(), object.clone());
@@ -365,11 +377,14 @@ fn differ_in_status(before: &ObjectMeta, after: &ObjectMeta) -> bool {
         && before.deletion_timestamp == after.deletion_timestamp
 }
 
-/// Nobody here reads who wrote which field, which is a third of an object, nor kubectl's copy of the whole of it.
-fn trimmed<K: Resource>(mut object: K) -> K {
-    object.managed_fields_mut().clear();
-    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-    object
+/// Nobody here reads who wrote which field, which is a third of an object, nor kubectl's copy of the whole of it. A copy
+/// of what is left is kept: its lists have no room to grow, which was half of what a Pod took.
+fn trimmed<K: Resource + Clone>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    if let Some(annotations) = &mut object.meta_mut().annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    object.clone()
 }
 
 #[cfg(test)]

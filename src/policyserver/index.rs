@@ -20,7 +20,7 @@ pub struct Published {
     /// Whose.
     pub target: Target,
     /// How new.
-    pub version: Version,
+    pub version: Arc<Version>,
     /// `Snapshot::hash`.
     pub hash: String,
     /// The objects that it was compiled from, with their generations.

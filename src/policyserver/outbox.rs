@@ -30,16 +30,16 @@ pub struct Parcel {
     /// The snapshot.
     pub packed: Arc<Packed>,
     /// The version that connected gateways are told.
-    pub version: Version,
+    pub version: Arc<Version>,
     /// The version at which the snapshot was last found to be true; never behind `version`.
-    pub judged: Version,
+    pub judged: Arc<Version>,
     sealed: OnceLock<Bytes>,
     sealed_anew: OnceLock<Bytes>,
 }
 
 impl Parcel {
     /// A snapshot that is true at `judged`, of which connected gateways know `version`.
-    pub fn new(packed: Arc<Packed>, version: Version, judged: Version) -> Self {
+    pub fn new(packed: Arc<Packed>, version: Arc<Version>, judged: Arc<Version>) -> Self {
         Self { packed, version, judged, sealed: OnceLock::new(), sealed_anew: OnceLock::new() }
     }
 

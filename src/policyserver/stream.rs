@@ -278,7 +278,7 @@ impl Speaker {
                 }
                 match self.delivery.next(&parcel, self.keys.signer()) {
                     Next::Snapshot(sealed) => return Some(snapshot(sealed)),
-                    Next::Still(version) => return Some(Ok(to(to_gateway::Message::Still((&version).into())))),
+                    Next::Still(version) => return Some(Ok(to(to_gateway::Message::Still(version.as_ref().into())))),
                     Next::Nothing => {}
                     Next::Behind => {
                         is_behind = true;

@@ -316,7 +316,7 @@ async fn after_a_restore_gateways_follow_the_restored_policy() {
 async fn cluster_version(cluster: &Cluster) -> proto::Version {
     let mut judged = cluster.index.changes();
     judged.wait_for(|count| *count > 0).await.unwrap();
-    (&cluster.index.now().published[&target("github")].version).into()
+    cluster.index.now().published[&target("github")].version.as_ref().into()
 }
 
 #[tokio::test]

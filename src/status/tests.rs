@@ -213,7 +213,7 @@ fn gateways_that_are_ahead_of_this_replica_are_not_called_late() {
 
     // Now it is here as well, with another one that the gateways do not have.
     let published = github.published.as_mut().unwrap();
-    (published.version, published.hash) = (seen(8), "h3".to_owned());
+    (published.version, published.hash) = (seen(8).into(), "h3".to_owned());
     assert_eq!(said(&github.status(at(30)).conditions, PROGRAMMED), "False/NotAcknowledged");
 }
 

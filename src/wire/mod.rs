@@ -7,6 +7,7 @@
 //! The same bytes travel on the stream, lie in the boot ConfigMap and on a gateway's disk: whoever can write to those
 //! can bring back nothing but what was once true, and [`Version`](crate::policy::version::Version) refuses that.
 
+mod codec;
 pub mod envelope;
 pub mod keys;
 mod validity;

@@ -95,7 +95,7 @@ impl Bench {
             }
             let state = self.namespaces.entry(namespace.clone()).or_default();
             let tools = &mut self.tools;
-            match catch_unwind(AssertUnwindSafe(|| state.judge(namespace, &gathered, tools, keys))) {
+            match catch_unwind(AssertUnwindSafe(|| state.judge(namespace, &gathered, tools, keys, outbox))) {
                 Ok(world) => worlds.push((namespace, world)),
                 // What was said last stays; so does its version, for it is not known to be true any more.
                 Err(_) => {
@@ -162,10 +162,11 @@ impl Namespace {
         gathered: &Gathered,
         tools: &mut Tools,
         keys: &Keys,
+        outbox: &Outbox,
     ) -> (World, HashMap<ObjectRef, About>) {
         let (world, findings, mut said) = self.good.parse(gathered, namespace);
         // Without a server there is nobody to enforce anything, but objects still want to hear what is wrong.
-        let nobody = Version::default();
+        let nobody = Arc::default();
         let version = gathered.versions.get(namespace).unwrap_or(&nobody);
         let compiler = Compiler::new(&world, namespace);
         let mut rulings = HashMap::with_capacity(world.servers.len());
@@ -182,6 +183,10 @@ impl Namespace {
                         .to_owned(),
                     inputs: Arc::default(), // Not known.
                 });
+            }
+            // At once: while the next server is ruled on, this one's gateways load what is new to them.
+            if let Some(parcel) = &ruling.parcel {
+                outbox.put(&target, Arc::clone(parcel));
             }
             rulings.insert(target, ruling);
         }
@@ -200,7 +205,14 @@ fn reach(namespace: &str, world: &World) -> HashMap<ObjectRef, Reach> {
 }
 
 impl Ruling {
-    fn rule(&mut self, compiler: &Compiler<'_>, target: &Target, version: &Version, tools: &mut Tools, keys: &Keys) {
+    fn rule(
+        &mut self,
+        compiler: &Compiler<'_>,
+        target: &Target,
+        version: &Arc<Version>,
+        tools: &mut Tools,
+        keys: &Keys,
+    ) {
         let urls = [endpoint(&target.namespace, &target.server)];
         let Some(snapshot) = compiler.compile(&target.server, &urls) else { return };
         let print = tools.print(&snapshot);
@@ -231,7 +243,7 @@ impl Ruling {
     }
 
     /// The snapshot is true at a newer version. Connected gateways hear of it if something in the namespace changed.
-    fn stays_true(&mut self, version: &Version, is_told: bool) {
+    fn stays_true(&mut self, version: &Arc<Version>, is_told: bool) {
         if self.refusal.is_some() {
             return;
         }

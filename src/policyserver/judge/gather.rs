@@ -25,7 +25,7 @@ pub(super) struct Gathered {
     config_maps: BTreeMap<Key, BTreeMap<String, String>>,
     cluster: Option<ClusterIssuer>,
     /// By namespace with a server, how new what was read is.
-    pub(super) versions: HashMap<String, Version>,
+    pub(super) versions: HashMap<String, Arc<Version>>,
     /// By namespace, what policy can see of it.
     pub(super) prints: HashMap<String, u64>,
 }
@@ -55,7 +55,7 @@ impl Gatherer {
         let known: HashSet<String> = known.collect();
         let versions = known.into_iter().map(|namespace| {
             let version = Version { epoch, seen: seen(caches, &namespace) };
-            (namespace, version)
+            (namespace, Arc::new(version))
         });
         let versions = versions.collect();
         let cluster = caches.cluster.now();

@@ -100,7 +100,7 @@ fn what_is_declared_is_published_and_sealed() {
     let snapshot: Snapshot = serde_json::from_slice(&opened.snapshot).unwrap();
     assert_eq!(opened.target, target("github"));
     assert_eq!(opened.hash, published.hash);
-    assert_eq!(opened.version, published.version);
+    assert_eq!(opened.version, *published.version);
     assert_eq!(seen(&published.version, "McpRole"), 100);
     assert_eq!(snapshot.urls, ["https://github.agents.svc:8443/mcp"]);
     assert!(court.allows("github", "read_x") && court.allows("gitlab", "read_y"));

@@ -1,5 +1,7 @@
 //! PURE. What one gateway is told next.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::policy::version::Version;
@@ -12,7 +14,7 @@ pub(in crate::policyserver) enum Next {
     /// A sealed snapshot.
     Snapshot(Bytes),
     /// The last one is still true, at this version.
-    Still(Version),
+    Still(Arc<Version>),
     /// Nothing.
     Nothing,
     /// Nothing yet: this replica is behind what the gateway has already lived under. It would have to refuse the
@@ -26,7 +28,7 @@ pub(in crate::policyserver) struct Delivery {
     /// What it came with.
     floor: Option<Version>,
     /// What it was sent: hash, and the version that it knows of.
-    sent: Option<(String, Version)>,
+    sent: Option<(String, Arc<Version>)>,
 }
 
 impl Delivery {
@@ -62,14 +64,13 @@ impl Delivery {
 
     /// The newest version that the gateway has lived under, as far as this replica knows.
     pub(in crate::policyserver) fn floor(&self) -> Option<&Version> {
-        self.sent.as_ref().map(|(_, version)| version).or(self.floor.as_ref())
+        self.sent.as_ref().map(|(_, version)| version.as_ref()).or(self.floor.as_ref())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use super::*;
     use crate::policyserver::fixture::snapshot;
@@ -86,8 +87,8 @@ mod tests {
     fn parcel(tool: &str, told: u64, judged: u64) -> Parcel {
         Parcel::new(
             Arc::new(Packer::new().unwrap().pack(&snapshot(tool), &[]).unwrap()),
-            version(told),
-            version(judged),
+            Arc::new(version(told)),
+            Arc::new(version(judged)),
         )
     }
 
@@ -117,7 +118,7 @@ mod tests {
         let mut delivery = Delivery::new(None);
         delivery.next(&parcel("a", 50, 50), &signer());
 
-        assert_eq!(delivery.next(&parcel("a", 60, 60), &signer()), Next::Still(version(60)));
+        assert_eq!(delivery.next(&parcel("a", 60, 60), &signer()), Next::Still(Arc::new(version(60))));
         assert_eq!(delivery.next(&parcel("a", 60, 65), &signer()), Next::Nothing);
     }
 
@@ -129,7 +130,7 @@ mod tests {
 
         assert_eq!(delivery.next(&parcel("b", 3, 3), &signer()), Next::Behind);
         let packed = parcel("b", 3, 3).packed;
-        let next_epoch = Version { epoch: 2, ..version(3) };
+        let next_epoch = Arc::new(Version { epoch: 2, ..version(3) });
         let parcel = Parcel::new(packed, next_epoch.clone(), next_epoch);
 
         assert_eq!(sent(&delivery.next(&parcel, &signer())), 3);

@@ -70,7 +70,7 @@ pub(super) fn published(server: &str, hash: &str, inputs: &[(&str, &str, i64)]) 
     inputs.sort();
     Published {
         target: Target { namespace: "agents".to_owned(), server: server.to_owned() },
-        version: Version::default(),
+        version: Arc::default(),
         hash: hash.to_owned(),
         inputs,
         bytes: Bytes::new(),
