@@ -15,7 +15,7 @@ use crate::api::{McpGateway, McpRole, McpServer, McpTool};
 
 use super::apply::Object;
 use super::labels::{self, KEY_SETS};
-use super::watch::{Cache, Scope};
+use super::watch::{Cache, Keep, Scope};
 
 /// Everything that the operator believes of the cluster.
 #[derive(Clone)]
@@ -51,21 +51,20 @@ impl Caches {
     pub fn new(client: &Client, scope: &Scope) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let owned = labels::owned();
         let mut kept: Vec<BoxFuture<'static, ()>> = Vec::new();
-        let (pods, keep) = Cache::of_parts(client, scope, labels::SERVER, |pod: &mut Pod| pod.spec = None);
-        kept.push(keep.boxed());
+        let mut keeps = Keeper { client, scope, kept: &mut kept };
         let caches = Self {
-            servers: watched(client, scope, "", &mut kept),
-            tools: watched(client, scope, "", &mut kept),
-            roles: watched(client, scope, "", &mut kept),
-            gateways: watched(client, scope, "", &mut kept),
-            pods,
-            deployments: watched(client, scope, &owned, &mut kept),
-            services: watched(client, scope, "", &mut kept),
-            service_accounts: watched(client, scope, &owned, &mut kept),
-            config_maps: watched(client, scope, &owned, &mut kept),
-            key_sets: watched(client, scope, KEY_SETS, &mut kept),
-            network_policies: watched(client, scope, &owned, &mut kept),
-            disruption_budgets: watched(client, scope, &owned, &mut kept),
+            servers: keeps.whole(""),
+            tools: keeps.whole(""),
+            roles: keeps.whole(""),
+            gateways: keeps.whole(""),
+            pods: keeps.watched(labels::SERVER, Keep::Whole, |pod: &mut Pod| pod.spec = None),
+            deployments: keeps.packed(&owned),
+            services: keeps.packed(""),
+            service_accounts: keeps.packed(&owned),
+            config_maps: keeps.packed(&owned),
+            key_sets: keeps.whole(KEY_SETS),
+            network_policies: keeps.packed(&owned),
+            disruption_budgets: keeps.packed(&owned),
         };
         let keep = async move {
             // One that ended would leave a cache behind that never changes again.
@@ -88,16 +87,28 @@ impl Caches {
     }
 }
 
-/// A cache, and its keeper with the others.
-fn watched<K: Object>(
-    client: &Client,
-    scope: &Scope,
-    labels: &str,
-    kept: &mut Vec<BoxFuture<'static, ()>>,
-) -> Cache<K> {
-    let (cache, keep) = Cache::new(client, scope, labels);
-    kept.push(keep.boxed());
-    cache
+/// Makes caches, and collects what keeps them.
+struct Keeper<'a> {
+    client: &'a Client,
+    scope: &'a Scope,
+    kept: &'a mut Vec<BoxFuture<'static, ()>>,
+}
+
+impl Keeper<'_> {
+    fn whole<K: Object>(&mut self, labels: &str) -> Cache<K> {
+        self.watched(labels, Keep::Whole, |_| {})
+    }
+
+    /// What is read only when its server is looked at.
+    fn packed<K: Object>(&mut self, labels: &str) -> Cache<K> {
+        self.watched(labels, Keep::Packed, |_| {})
+    }
+
+    fn watched<K: Object>(&mut self, labels: &str, keep: Keep, strip: fn(&mut K)) -> Cache<K> {
+        let (cache, keep) = Cache::frugal(self.client, self.scope, labels, keep, strip);
+        self.kept.push(keep.boxed());
+        cache
+    }
 }
 
 #[cfg(test)]

@@ -29,9 +29,12 @@ use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::RwLock;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast, watch};
 
+pub use self::kept::Keep;
+use self::kept::Kept;
 use super::Key;
 
 /// Changes that a slow listener may be behind; beyond that it is told [`Change::All`].
@@ -100,7 +103,7 @@ struct Shared<K> {
 /// What one watch has seen.
 struct Part<K> {
     namespace: Option<String>,
-    objects: RwLock<HashMap<Key, Arc<K>>>,
+    objects: RwLock<HashMap<Key, Kept<K>>>,
     version: AtomicU64,
     rewinds: AtomicU64,
     is_listed: watch::Sender<bool>,
@@ -143,20 +146,21 @@ impl Changes {
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + Sync + 'static,
-    K: std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize,
+    K: std::fmt::Debug + Send + Sync + 'static,
 {
     /// A cache, and the future that keeps it: it must be polled, and ends only when the process does. `labels` is a
     /// label selector, empty for every object.
     pub fn new(client: &Client, scope: &Scope, labels: &str) -> (Self, impl Future<Output = ()> + Send + use<K>) {
-        Self::of_parts(client, scope, labels, |_| {})
+        Self::frugal(client, scope, labels, Keep::Whole, |_| {})
     }
 
-    /// As [`Cache::new`], of objects without the parts that `strip` takes away: what nobody reads need not be kept.
-    pub fn of_parts(
+    /// As [`Cache::new`], of objects that are kept in less room: without the parts that `strip` takes away, or as JSON.
+    pub fn frugal(
         client: &Client,
         scope: &Scope,
         labels: &str,
+        how: Keep,
         strip: fn(&mut K),
     ) -> (Self, impl Future<Output = ()> + Send + use<K>) {
         let namespaces = match scope {
@@ -176,7 +180,11 @@ where
         let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
         let (shared, client, labels) = (cache.shared.clone(), client.clone(), labels.to_owned());
         let keep = async move {
-            let follow = |part| follow(&shared, part, &client, &labels, strip);
+            let kept = |mut object: K| {
+                strip(&mut object);
+                Kept::new(trimmed(object), how)
+            };
+            let follow = |part| follow(&shared, part, &client, &labels, &kept);
             future::join_all(shared.parts.iter().map(follow)).await;
         };
         (cache, keep)
@@ -192,19 +200,24 @@ where
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.parts.iter().find_map(|part| part.objects.read().get(key).cloned())
+        self.shared.parts.iter().find_map(|part| part.objects.read().get(key)?.object())
     }
 
     /// Every object, in no order.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.shared.parts.iter().flat_map(|part| part.objects.read().values().cloned().collect::<Vec<_>>()).collect()
+        self.shared
+            .parts
+            .iter()
+            .flat_map(|part| part.objects.read().values().filter_map(Kept::object).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Every object of a namespace, in no order.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let of = |part: &Part<K>| -> Vec<Arc<K>> {
             let objects = part.objects.read();
-            objects.iter().filter(|((found, _), _)| found == namespace).map(|(_, object)| object.clone()).collect()
+            let found = objects.iter().filter(|((found, _), _)| found == namespace);
+            found.filter_map(|(_, kept)| kept.object()).collect()
         };
         self.shared.parts.iter().flat_map(of).collect()
     }
@@ -242,10 +255,15 @@ where
 }
 
 /// Follows one watch for ever.
-async fn follow<K>(shared: &Shared<K>, part: &Part<K>, client: &Client, labels: &str, strip: fn(&mut K))
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + 'static,
-    K: std::fmt::Debug,
+async fn follow<K>(
+    shared: &Shared<K>,
+    part: &Part<K>,
+    client: &Client,
+    labels: &str,
+    kept: &(impl Fn(K) -> Kept<K> + Sync),
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize,
+    K: std::fmt::Debug + Send + Sync + 'static,
 {
     let api: Api<K> = match &part.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -255,7 +273,7 @@ where
     let begin = || watcher(api.clone(), config.clone()).backoff(Retries(DefaultBackoff::default()));
     let mut events = Box::pin(begin());
     let mut listed = HashMap::new();
-    let mut floor = 0;
+    let (mut floor, mut newest) = (0, 0);
     let mut after_break = Box::pin(Fuse::terminated());
     loop {
         let event = tokio::select! {
@@ -275,15 +293,15 @@ where
         match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
+                newest = 0;
                 // Read before the relist begins: the stream is not polled meanwhile.
                 floor = answered_version(&api).await;
             }
-            Ok(watcher::Event::InitApply(mut object)) => {
-                strip(&mut object);
-                listed.insert(key(&object), Arc::new(trimmed(object)));
+            Ok(watcher::Event::InitApply(object)) => {
+                newest = newest.max(resource_version(&object));
+                listed.insert(key(&object), kept(object));
             }
             Ok(watcher::Event::InitDone) => {
-                let newest = listed.values().map(|object| resource_version(object.as_ref())).max().unwrap_or(0);
                 *part.objects.write() = std::mem::take(&mut listed);
                 if floor != 0 && floor < part.version.load(Ordering::Acquire) {
                     part.version.store(floor.max(newest), Ordering::Release);
@@ -296,13 +314,16 @@ where
                 part.lists.send_modify(|lists| *lists += 1);
                 let _ = shared.changes.send(Change::All); // Nobody listens yet: nothing to tell.
             }
-            Ok(watcher::Event::Apply(mut object)) => {
-                strip(&mut object);
+            Ok(watcher::Event::Apply(object)) => {
                 let (key, version) = (key(&object), resource_version(&object));
-                let object = Arc::new(trimmed(object));
-                let before = part.objects.write().insert(key.clone(), object.clone());
+                let kept = kept(object);
+                let now = kept.whole().cloned();
+                let before = part.objects.write().insert(key.clone(), kept);
                 part.version.fetch_max(version, Ordering::AcqRel);
-                let is_status = before.is_some_and(|before| differ_in_status(before.meta(), object.meta()));
+                let before = before.as_ref().and_then(Kept::whole);
+                // Of what is packed it is not told: nobody asks.
+                let is_status =
+                    before.zip(now).is_some_and(|(before, now)| differ_in_status(before.meta(), now.meta()));
                 let _ = shared.changes.send(if is_status { Change::Status(key) } else { Change::One(key) });
             }
             Ok(watcher::Event::Delete(object)) => {
@@ -386,6 +407,8 @@ fn trimmed<K: Resource + Clone>(mut object: K) -> K {
     }
     object.clone()
 }
+
+mod kept;
 
 #[cfg(test)]
 #[path = "watch/fixture.rs"]

@@ -98,16 +98,17 @@ impl Default for Fleet {
 
 impl Fleet {
     /// What a gateway says now.
-    pub fn put(&self, target: &Target, report: Report) {
+    pub fn put(&self, target: &Target, report: impl Into<Arc<Report>>) {
+        let report = report.into();
         let mut gateways = self.gateways.write();
         let pods = gateways.entry(target.clone()).or_default();
         let before = pods.get(&report.pod);
-        if before.is_some_and(|before| **before == report) {
+        if before.is_some_and(|before| *before == report) {
             return;
         }
         let is_ack =
-            before.is_some_and(|before| Report { acked: report.acked.clone(), ..(**before).clone() } == report);
-        pods.insert(report.pod.clone(), Arc::new(report));
+            before.is_some_and(|before| Report { acked: report.acked.clone(), ..(**before).clone() } == *report);
+        pods.insert(report.pod.clone(), report);
         drop(gateways);
         let _ = self.changes.send(Changed { target: target.clone(), is_ack }); // Nobody listens: nothing to tell.
     }

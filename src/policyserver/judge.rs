@@ -168,6 +168,7 @@ where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
         + serde::de::DeserializeOwned
+        + serde::Serialize
         + Send
         + Sync
         + std::fmt::Debug

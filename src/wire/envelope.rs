@@ -134,8 +134,9 @@ impl Packer {
     pub fn pack(&mut self, snapshot: &Snapshot, requires: &[String]) -> Result<Packed, SealError> {
         let canonical = snapshot.canonical();
         fits(canonical.len(), SNAPSHOT_BYTES)?;
-        let compressed = self.0.compress(&canonical).map_err(SealError::Compress)?;
+        let mut compressed = self.0.compress(&canonical).map_err(SealError::Compress)?;
         fits(compressed.len(), COMPRESSED_BYTES)?;
+        compressed.shrink_to_fit(); // It was made with room for what cannot be compressed, and stays for long.
         let mut requires = requires.to_vec();
         requires.sort();
         requires.dedup();

@@ -4,14 +4,16 @@ use super::*;
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Send + Sync + 'static,
-    K: std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize,
+    K: std::fmt::Debug + Send + Sync + 'static,
 {
     /// A full cache of all namespaces, at this version.
     pub(crate) fn filled(version: u64, objects: Vec<K>) -> Self {
         let part = Part {
             namespace: None,
-            objects: RwLock::new(objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect()),
+            objects: RwLock::new(
+                objects.into_iter().map(|object| (key(&object), Kept::new(object, Keep::Whole))).collect(),
+            ),
             version: AtomicU64::new(version),
             rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
@@ -29,7 +31,7 @@ where
     /// Everything of the kind, and how new that is.
     pub(crate) fn set(&self, objects: &[K], version: u64) {
         for part in &self.shared.parts {
-            let objects = objects.iter().map(|object| (key(object), Arc::new(trimmed(object.clone()))));
+            let objects = objects.iter().map(|object| (key(object), Kept::new(trimmed(object.clone()), Keep::Whole)));
             *part.objects.write() = objects.collect();
             part.version.store(version, Ordering::Release);
             part.lists.send_modify(|lists| *lists += 1);
@@ -40,7 +42,7 @@ where
     /// An object was written.
     pub(crate) fn apply(&self, version: u64, object: K) {
         let key = key(&object);
-        self.shared.parts[0].objects.write().insert(key.clone(), Arc::new(object));
+        self.shared.parts[0].objects.write().insert(key.clone(), Kept::new(object, Keep::Whole));
         self.told(version, Change::One(key));
     }
 
@@ -54,7 +56,7 @@ where
     /// A relist ended; `objects` is what there is.
     pub(crate) fn relist(&self, version: u64, objects: Vec<K>) {
         *self.shared.parts[0].objects.write() =
-            objects.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
+            objects.into_iter().map(|object| (key(&object), Kept::new(object, Keep::Whole))).collect();
         self.told(version, Change::All);
         self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
     }

@@ -86,6 +86,7 @@ impl Gatherer {
         K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
             + Clone
             + serde::de::DeserializeOwned
+            + serde::Serialize
             + Send
             + Sync
             + std::fmt::Debug

@@ -23,7 +23,7 @@ type Gateway = (Target, String);
 pub(super) struct Merge {
     fleet: Arc<Fleet>,
     /// By gateway, what each replica told, the newest last.
-    told: HashMap<Gateway, Vec<(u64, Report)>>,
+    told: HashMap<Gateway, Vec<(u64, Arc<Report>)>>,
     /// Gateways without a replica, and since when.
     left: BTreeMap<Gateway, Instant>,
 }
@@ -36,12 +36,12 @@ impl Merge {
     /// What this connection to a replica told last of a gateway.
     pub(super) fn last(&self, replica: u64, target: &Target, pod: &str) -> Option<&Report> {
         let told = self.told.get(&(target.clone(), pod.to_owned()))?;
-        told.iter().find(|(of, _)| *of == replica).map(|(_, report)| report)
+        told.iter().find(|(of, _)| *of == replica).map(|(_, report)| report.as_ref())
     }
 
     /// A replica tells of a gateway.
     pub(super) fn put(&mut self, replica: u64, target: &Target, report: Report) {
-        let gateway = (target.clone(), report.pod.clone());
+        let (gateway, report) = ((target.clone(), report.pod.clone()), Arc::new(report));
         self.left.remove(&gateway);
         let told = self.told.entry(gateway).or_default();
         told.retain(|(of, _)| *of != replica);
