@@ -71,13 +71,14 @@ impl Ripple {
     pub(super) async fn spread(&self, queues: &Queues, context: &Context) {
         let mut spread = Spread { queues, context, told: HashMap::new(), turns: Turns::default() };
         loop {
+            let begin = spread.turns.begin();
             tokio::select! {
                 () = self.is_stirred.notified() => {
                     sleep(COLLECT).await;
                     let stirred = std::mem::take(&mut *self.servers.lock());
                     spread.all(stirred, Instant::now());
                 }
-                () = until(spread.turns.begin()) => {
+                () = sleep_until(begin.unwrap_or_else(Instant::now)), if begin.is_some() => {
                     for (server, wait) in spread.turns.take() {
                         queues.servers.add_after(server, wait);
                     }
@@ -154,7 +155,7 @@ impl Spread<'_> {
 }
 
 /// Whether an object says of its newest generation that it is Ready.
-pub(super) fn is_well<K: Object + HasStatus<Status: Report>>(object: &K) -> bool {
+fn is_well<K: Object + HasStatus<Status: Report>>(object: &K) -> bool {
     holds(conditions_of(object), READY, object.generation())
 }
 
@@ -188,13 +189,6 @@ impl Turns {
     fn take(&mut self) -> impl Iterator<Item = (Key, Duration)> + use<> {
         self.since = None;
         std::mem::take(&mut self.waiting).into_iter().zip(0..).map(|(server, turn)| (server, TURN * turn))
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -39,6 +39,25 @@ async fn what_is_as_declared_is_not_written() {
 }
 
 #[tokio::test]
+async fn our_own_write_is_an_echo_once_and_what_others_write_after_it_is_none() {
+    let (fake, cache) = (Fake::default(), Cache::<ConfigMap>::detached());
+    let (writer, key) = (writer(&fake), ("default".to_owned(), "m".to_owned()));
+
+    writer.apply(&desired(&[("k", "1")]), &cache).await.unwrap();
+    assert!(!writer.written.is_echo(&key, &cache), "the cache does not have it yet");
+    refresh(&fake, MAPS, &cache);
+    assert!(writer.written.is_echo(&key, &cache));
+    assert!(!writer.written.is_echo(&key, &cache));
+
+    writer.apply(&desired(&[("k", "2")]), &cache).await.unwrap();
+    let mut object = fake.all(MAPS).pop().unwrap();
+    object["data"]["theirs"] = json!("x");
+    fake.put(MAPS, object);
+    refresh(&fake, MAPS, &cache);
+    assert!(!writer.written.is_echo(&key, &cache));
+}
+
+#[tokio::test]
 async fn what_was_declared_once_is_removed_and_what_others_added_stays() {
     let (fake, cache) = (Fake::default(), Cache::detached());
     let writer = writer(&fake);
