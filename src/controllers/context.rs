@@ -23,6 +23,7 @@ use crate::telemetry::operator::Metrics;
 
 use super::grouped::Grouped;
 use super::settings::Settings;
+use super::turns::Turns;
 
 /// An acknowledgement that has not come after this time is late.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What was written lately.
     pub(super) written: Arc<Written>,
+    /// Who waits to tell of a new policy.
+    pub(super) turns: Turns,
     pods: Grouped<Pod>,
     tools: Grouped<McpTool>,
     ages: Mutex<HashMap<Target, (String, Instant)>>,
@@ -92,7 +95,18 @@ impl Context {
     ) -> Self {
         let pods = Grouped::new(caches.pods.clone(), server_of_pod);
         let tools = Grouped::new(caches.tools.clone(), server_of_tool);
-        Self { caches, index, fleet, settings, metrics, written: Arc::default(), pods, tools, ages: Mutex::default() }
+        Self {
+            caches,
+            index,
+            fleet,
+            settings,
+            metrics,
+            written: Arc::default(),
+            turns: Turns::default(),
+            pods,
+            tools,
+            ages: Mutex::default(),
+        }
     }
 
     /// The pods of a server.

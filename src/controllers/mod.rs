@@ -15,6 +15,7 @@ mod ripple;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

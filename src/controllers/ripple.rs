@@ -5,7 +5,7 @@
 //! server's own status would say so, and that is a change of the server like any other. And servers that have only a new
 //! policy to tell of take turns. Decides who is looked at, and never what is said.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,22 +23,12 @@ use crate::policyserver::index::Judgement;
 
 use super::context::Context;
 use super::queues::{Queues, key};
+use super::turns;
 
 /// How long what follows from others is collected.
 pub(super) const COLLECT: Duration = Duration::from_millis(200);
 /// For each server of the namespace: a look at a role or a gateway reads all of them.
 const COLLECT_EACH: Duration = Duration::from_millis(1);
-/// More servers than this take turns to tell of nothing but a new policy: each writes a status and a boot ConfigMap, and
-/// the API server has others to serve.
-const AT_ONCE: usize = 40;
-/// Between two turns.
-const TURN: Duration = Duration::from_millis(25);
-/// Turns begin once policy has not changed for this long, for what it says only in passing need not be written a
-/// thousand times.
-const CALM: Duration = Duration::from_secs(2);
-/// They begin after this time whether policy changes or not.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// What changed of a server, the least first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Stir {
@@ -69,9 +59,9 @@ impl Ripple {
 
     /// Puts into the queues what follows, for as long as it is polled.
     pub(super) async fn spread(&self, queues: &Queues, context: &Context) {
-        let mut spread = Spread { queues, context, told: HashMap::new(), turns: Turns::default() };
+        let mut spread = Spread { queues, context, told: HashMap::new() };
         loop {
-            let begin = spread.turns.begin();
+            let begin = context.turns.begin();
             tokio::select! {
                 () = self.is_stirred.notified() => {
                     sleep(COLLECT).await;
@@ -79,7 +69,7 @@ impl Ripple {
                     spread.all(stirred, Instant::now());
                 }
                 () = sleep_until(begin.unwrap_or_else(Instant::now)), if begin.is_some() => {
-                    for (server, wait) in spread.turns.take() {
+                    for (server, wait) in context.turns.set(Instant::now()) {
                         queues.servers.add_after(server, wait);
                     }
                 }
@@ -93,7 +83,6 @@ struct Spread<'a> {
     context: &'a Context,
     /// What each server offered when its tools were last looked at.
     told: HashMap<Key, Option<Arc<Offer>>>,
-    turns: Turns,
 }
 
 impl Spread<'_> {
@@ -123,11 +112,15 @@ impl Spread<'_> {
         let object = context.caches.servers.get(server);
         let is_server_well = object.as_deref().is_some_and(is_well);
         match (&object, stir) {
-            (None, _) | (_, Stir::Status) => {}
-            (_, Stir::Policy) if is_server_well && judgement.published.len() > AT_ONCE => {
-                self.turns.wait(server.clone(), now);
+            (Some(_), Stir::Status) => {}
+            (Some(_), Stir::Policy) if is_server_well && judgement.published.len() > turns::AT_ONCE => {
+                context.turns.wait(server.clone(), now);
             }
-            (_, Stir::Policy | Stir::Any) => queues.servers.add(server.clone()),
+            (None, _) => context.turns.leave(server),
+            (Some(_), Stir::Policy | Stir::Any) => {
+                context.turns.leave(server);
+                queues.servers.add(server.clone());
+            }
         }
         let offer = view.enforcing().offer().cloned();
         let is_same_offer = self.told.get(server).is_some_and(|told| same(told.as_ref(), offer.as_ref()));
@@ -163,64 +156,5 @@ fn same(a: Option<&Arc<Offer>>, b: Option<&Arc<Offer>>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b),
         (a, b) => a.is_none() && b.is_none(),
-    }
-}
-
-/// Servers that wait for their turn.
-#[derive(Default)]
-struct Turns {
-    waiting: HashSet<Key>,
-    /// When the first and the last of them came.
-    since: Option<(Instant, Instant)>,
-}
-
-impl Turns {
-    fn wait(&mut self, server: Key, now: Instant) {
-        self.waiting.insert(server);
-        self.since = Some((self.since.map_or(now, |(first, _)| first), now));
-    }
-
-    /// When turns begin; never, where nobody waits.
-    fn begin(&self) -> Option<Instant> {
-        self.since.map(|(first, last)| (last + CALM).min(first + PATIENCE))
-    }
-
-    /// Everybody, and how long each waits from now.
-    fn take(&mut self) -> impl Iterator<Item = (Key, Duration)> + use<> {
-        self.since = None;
-        std::mem::take(&mut self.waiting).into_iter().zip(0..).map(|(server, turn)| (server, TURN * turn))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(name: u32) -> Key {
-        ("n".to_owned(), name.to_string())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn turns_begin_when_policy_is_calm_and_lie_apart() {
-        let (mut turns, now) = (Turns::default(), Instant::now());
-        assert_eq!(turns.begin(), None);
-
-        (0..3).for_each(|name| turns.wait(server(name), now));
-        turns.wait(server(0), now + CALM / 2);
-        assert_eq!(turns.begin(), Some(now + CALM / 2 + CALM));
-
-        let mut waits: Vec<Duration> = turns.take().map(|(_, wait)| wait).collect();
-        waits.sort();
-        assert_eq!(waits, [Duration::ZERO, TURN, TURN * 2]);
-        assert_eq!(turns.begin(), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_policy_that_never_rests_is_told_of_all_the_same() {
-        let (mut turns, now) = (Turns::default(), Instant::now());
-
-        (0..60).for_each(|second| turns.wait(server(0), now + Duration::from_secs(second)));
-
-        assert_eq!(turns.begin(), Some(now + PATIENCE));
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Apply<'a> {
     pub(super) caches: &'a Caches,
     pub(super) boots: &'a Boots,
     pub(super) server: &'a McpServer,
+    /// The boot ConfigMap waits for its turn: see [`crate::controllers::turns`].
+    pub(super) is_put_off: bool,
 }
 
 impl Apply<'_> {
@@ -122,6 +124,9 @@ impl Apply<'_> {
 
     async fn boot(&self, boot: &ConfigMap, outcome: &mut Outcome) -> Result<(), Error> {
         let key = (self.server.namespace().to_owned(), self.server.name().to_owned());
+        if self.is_put_off {
+            return Ok(());
+        }
         if let Some(wait) = self.boots.wait(&key) {
             outcome.after = Some(wait);
             return Ok(());

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::api::{McpServer, McpServerStatus};
 use crate::kubernetes::apply::{Error, Writer};
@@ -66,9 +67,13 @@ impl Controller {
         }
         let gathered = gather::gather(context, key, &server);
         let plan = plan::plan(&server, &gathered.facts(), &context.settings);
-        let apply = Apply { writer, caches: &context.caches, boots: &self.boots, server: &server };
+        let is_put_off = context.turns.is_waiting(key, Instant::now());
+        let apply = Apply { writer, caches: &context.caches, boots: &self.boots, server: &server, is_put_off };
         let outcome = apply.run(&plan, &gathered.registration).await?;
-        let status = Self::status(key, &server, &gathered, &plan, &outcome);
+        let mut status = Self::status(key, &server, &gathered, &plan, &outcome);
+        if is_put_off {
+            status.enforcement = server.status.as_ref().and_then(|before| before.enforcement.clone());
+        }
         self.reporter.report(server.as_ref(), &status).await?;
         if outcome.is_refused {
             return Ok(Next::Failed);
