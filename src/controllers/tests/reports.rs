@@ -183,3 +183,24 @@ async fn the_boot_snapshot_is_written_at_most_every_two_seconds() {
     world.settle(&process).await.unwrap();
     assert_eq!(object(&world, MAPS, "a-toolgate-boot")["binaryData"]["snapshot"], "aDM=");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_keeps_what_it_told_until_its_turn() {
+    let (world, process) = settled().await;
+    let told = |world: &World| {
+        let boot = object(world, MAPS, "a-toolgate-boot")["binaryData"]["snapshot"].clone();
+        (object(world, SERVERS, "a")["status"]["enforcement"]["snapshot"].clone(), boot)
+    };
+    let key = ("agents".to_owned(), "a".to_owned());
+    process.context.turns.wait(key.clone(), Instant::now());
+    world.judge("h2");
+    world.pod("h2", &["read"]);
+
+    process.context.caches.read(&world.fake);
+    process.servers.reconcile(&key).await.unwrap();
+    assert_eq!(told(&world), (json!("h1"), json!("aDE=")));
+
+    process.context.turns.set(Instant::now());
+    world.settle(&process).await.unwrap();
+    assert_eq!(told(&world), (json!("h2"), json!("aDI=")));
+}
