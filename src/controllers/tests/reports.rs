@@ -6,7 +6,8 @@ fn stdio() -> Value {
     json!({"source": {"container": {"image": "i:1", "transport": "Stdio", "command": ["/server"]}}})
 }
 
-async fn settled() -> (World, Process) {
+/// A server `a` with a tool `t`, a role `r` and nothing left to write.
+pub(super) async fn settled() -> (World, Process) {
     let world = World::new();
     world.put(SERVERS, "McpServer", "a", &stdio());
     world.put(TOOLS, "McpTool", "t", &json!({"serverRef": {"name": "a"}, "toolName": "read"}));

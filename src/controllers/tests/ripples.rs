@@ -22,14 +22,7 @@ struct Looked {
 
 impl Scene {
     async fn settled() -> Self {
-        let world = World::new();
-        world.put(SERVERS, "McpServer", "a", &json!({"source": {"container": {"image": "i", "transport": "Stdio"}}}));
-        world.put(TOOLS, "McpTool", "t", &json!({"serverRef": {"name": "a"}, "toolName": "read"}));
-        world.put(ROLES, "McpRole", "r", &json!({}));
-        world.pod("h1", &["read"]);
-        world.judge("h1");
-        let process = world.start();
-        world.settle(&process).await.unwrap();
+        let (world, process) = super::reports::settled().await;
         Self { world, process, queues: Queues::default() }
     }
 
