@@ -68,6 +68,10 @@ def listens(port):
     return True
 
 
+# kubectl port-forward runs in the background, and complains of a connection that its caller ends at whatever time.
+BACKGROUND = re.compile(r"[EW]\d{4} [\d:.]+ +\d+ portforward\.go:")
+
+
 class Shell:
     """A shell that is typed into, in a folder with what a reader has checked out."""
 
@@ -103,7 +107,8 @@ class Shell:
             for line in self.process.stdout:
                 if line.startswith(mark):
                     return int(line.split()[1]), "".join(said)
-                said.append(line)
+                if not BACKGROUND.match(line):
+                    said.append(line)
         finally:
             deadline.cancel()
         raise AssertionError(f"no end after {PATIENCE_SECONDS} s: {command}\n{''.join(said)}")
