@@ -185,6 +185,21 @@ class Manifests(unittest.TestCase):
                 self.assertEqual(binding["spec"]["validationActions"], actions)
 
 
+class Image(unittest.TestCase):
+    """What the Containerfile builds from."""
+
+    def test_the_build_context_holds_what_cargo_reads(self):
+        context = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+        embedded = [
+            (path.parent / name).resolve().relative_to(ROOT).parts[0]
+            for path in (ROOT / "src").rglob("*.rs")
+            for name in re.findall(r"include_(?:str|bytes)!\(\s*\"([^\"]+)\"", path.read_text())
+            if (path.parent / name).exists()  # Else it names a path of the build.
+        ]
+        self.assertIn("crds", embedded)
+        self.assertLessEqual({*embedded, ".cargo", "Cargo.toml", "Cargo.lock", "build.rs", "proto"}, context)
+
+
 class Quickstart(unittest.TestCase):
     """examples/kubernetes-quickstart, and docs/kubernetes.md, which walks through it."""
 
