@@ -51,14 +51,14 @@ impl Queues {
             tokio::join!(
                 self.children(context, &caches.deployments),
                 self.children(context, &caches.services),
-                follow(&caches.services, |change| self.fronting(context, change.0), || {}), // After a list all are due.
+                follow(&caches.services, |service, _| self.fronting(context, service), || {}), // After a list all are due.
                 self.children(context, &caches.service_accounts),
                 self.children(context, &caches.config_maps),
                 self.children(context, &caches.network_policies),
                 self.children(context, &caches.disruption_budgets),
                 follow(
                     &caches.pods,
-                    |(key, _)| self.ripple.stir(server_of_pod_name(key), Stir::Any),
+                    |key, _| self.ripple.stir(server_of_pod_name(key), Stir::Any),
                     || self.stir_all(context)
                 ),
             )
@@ -82,7 +82,7 @@ impl Queues {
 
     async fn servers_change(&self, context: &Context) {
         let caches = &context.caches;
-        let one = |(key, is_status): (&Key, bool)| {
+        let one = |key: &Key, is_status: bool| {
             if is_status {
                 self.ripple.stir(key.clone(), Stir::Status); // Its tools say whether it is Ready.
                 if !context.written.is_echo(key, &caches.servers) {
@@ -108,7 +108,7 @@ impl Queues {
 
     async fn tools_change(&self, context: &Context) {
         let tools = &context.caches.tools;
-        let one = |(key, is_status): (&Key, bool)| {
+        let one = |key: &Key, is_status: bool| {
             if is_status {
                 if !context.written.is_echo(key, tools) {
                     self.tools.add(key.clone());
@@ -126,7 +126,7 @@ impl Queues {
 
     async fn roles_change(&self, context: &Context) {
         let roles = &context.caches.roles;
-        let one = |(key, is_status): (&Key, bool)| {
+        let one = |key: &Key, is_status: bool| {
             if !(is_status && context.written.is_echo(key, roles)) {
                 self.roles.add(key.clone());
             }
@@ -136,7 +136,7 @@ impl Queues {
 
     async fn gateways_change(&self, context: &Context) {
         let gateways = &context.caches.gateways;
-        let one = |(key, is_status): (&Key, bool)| {
+        let one = |key: &Key, is_status: bool| {
             if is_status && context.written.is_echo(key, gateways) {
                 return;
             }
@@ -174,7 +174,7 @@ impl Queues {
     }
 
     async fn children<K: Object>(&self, context: &Context, cache: &Cache<K>) {
-        let one = |(child, _): (&Key, bool)| {
+        let one = |child: &Key, _: bool| {
             if context.written.is_echo(child, cache) {
                 return;
             }
@@ -247,8 +247,14 @@ impl Queues {
                 }
             }
         }
-        let gone = before.said.values().flat_map(|older| older.keys());
-        gone.filter(|object| now.about(object).is_none()).for_each(|object| self.object(object));
+        for (namespace, older) in &before.said {
+            let newer = now.said.get(namespace);
+            if newer.is_some_and(|newer| Arc::ptr_eq(older, newer)) {
+                continue;
+            }
+            let is_gone = |object: &&ObjectRef| newer.is_none_or(|newer| !newer.contains_key(*object));
+            older.keys().filter(is_gone).for_each(|object| self.object(object));
+        }
     }
 
     /// A server has another policy. Whatever it was made with before and now is the same needs no look.
@@ -361,13 +367,13 @@ fn server_of_pod_name(pod: &Key) -> Key {
 }
 
 /// `one` is told of an object, and whether nothing but its status was written.
-async fn follow<K: Object>(cache: &Cache<K>, one: impl Fn((&Key, bool)), all: impl Fn()) {
+async fn follow<K: Object>(cache: &Cache<K>, one: impl Fn(&Key, bool), all: impl Fn()) {
     let mut changes = cache.changes();
     all(); // What was there before this listened.
     while let Some(change) = changes.next().await {
         match change {
-            Change::One(key) => one((&key, false)),
-            Change::Status(key) => one((&key, true)),
+            Change::One(key) => one(&key, false),
+            Change::Status(key) => one(&key, true),
             Change::All => all(),
         }
     }

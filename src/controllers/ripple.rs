@@ -27,8 +27,9 @@ use super::turns;
 
 /// How long what follows from others is collected.
 pub(super) const COLLECT: Duration = Duration::from_millis(200);
-/// For each server of the namespace: a look at a role or a gateway reads all of them.
+/// More for each server: a look at a role or a gateway reads all of its namespace.
 const COLLECT_EACH: Duration = Duration::from_millis(1);
+
 /// What changed of a server, the least first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Stir {

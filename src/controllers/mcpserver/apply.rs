@@ -123,10 +123,10 @@ impl Apply<'_> {
     }
 
     async fn boot(&self, boot: &ConfigMap, outcome: &mut Outcome) -> Result<(), Error> {
-        let key = (self.server.namespace().to_owned(), self.server.name().to_owned());
         if self.is_put_off {
             return Ok(());
         }
+        let key = (self.server.namespace().to_owned(), self.server.name().to_owned());
         if let Some(wait) = self.boots.wait(&key) {
             outcome.after = Some(wait);
             return Ok(());

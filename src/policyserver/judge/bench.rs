@@ -104,7 +104,9 @@ impl Bench {
             }
         }
         self.confirm(&gathered, &changed);
-        for (target, ruling) in self.namespaces.values().flat_map(|namespace| &namespace.rulings) {
+        // The parcels of what changed are out already.
+        let confirmed = self.namespaces.iter().filter(|(namespace, _)| !changed.contains(*namespace));
+        for (target, ruling) in confirmed.flat_map(|(_, namespace)| &namespace.rulings) {
             if let Some(parcel) = &ruling.parcel {
                 outbox.put(target, Arc::clone(parcel));
             }
