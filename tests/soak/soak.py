@@ -225,19 +225,41 @@ class Soak:
         proc = pathlib.Path(f"/proc/{self.gate.pid}")
         status = (proc / "status").read_text()
         children = self.descendants()
+        handles = self.handles()
+        pooled = self.pooled(handles)
         metrics = urllib.request.urlopen(self.told["admin"].rstrip("/") + "/metrics", timeout=5).read().decode()
         active = sum(float(v) for v in re.findall(r"^mcp_active_requests(?:\{[^}]*\})? ([0-9.e+-]+)$", metrics, re.M))
         if "mcp_active_requests" not in metrics:
             active = 0.0  # No request was ever counted.
+        # Each child has three pipes and a pidfd; what is left must not grow.
+        of_children = 3 * len(children) + min(len(children), handles.count("anon_inode:[pidfd]"))
         return {
             "children": len(children),
             "zombies": sum(state == "Z" for _, state in children),
-            # Each child has three pipes; what is left must not grow.
-            "handles": len(list((proc / "fd").iterdir())) - 3 * len(children),
+            "pooled": pooled,
+            "handles": len(handles) - of_children - pooled,
             "threads": int(re.search(r"Threads:\s+(\d+)", status)[1]),
             "active": active,
             "rss_mib": round(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024, 1),
         }
+
+    def handles(self) -> list[str]:
+        """What each open handle of the gateway is, as the kernel names it."""
+        found = []
+        for handle in pathlib.Path(f"/proc/{self.gate.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(handle))
+            except FileNotFoundError:
+                pass  # Closed meanwhile.
+        return found
+
+    def pooled(self, handles: list[str]) -> int:
+        """Connections to the HTTP server, which are kept for the next call: as many as it once took, and none before
+        anyone was allowed to call it."""
+        rows = pathlib.Path(f"/proc/{self.gate.pid}/net/tcp").read_text().splitlines()[1:]
+        rows = [row.split() for row in rows]
+        remote, inode, handles = f":{self.web_port:04X}", 9, set(handles)
+        return sum(row[2].endswith(remote) and f"socket:[{row[inode]}]" in handles for row in rows)
 
     def leaks(self, before: dict, after: dict) -> list[str]:
         bad = []
@@ -248,6 +270,9 @@ class Soak:
         # A child per caller without a session may idle, at most one for each identity and server.
         if after["children"] > before["children"] + len(world.IDENTITIES):
             bad.append(f"children: {before['children']} before, {after['children']} after")
+        # No worker makes two calls at a time; the gateway itself lists tools.
+        if after["pooled"] > WORKERS + 2:
+            bad.append(f"connections to the HTTP server: {after['pooled']}")
         for what, slack in (("handles", 8), ("threads", 4)):
             if after[what] > before[what] + slack:
                 bad.append(f"{what}: {before[what]} before, {after[what]} after")
@@ -337,20 +362,21 @@ class Soak:
     def report(self, leaks: list[str]) -> int:
         counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
         print(f"seen: {counts}")
+        results, refusals = self.counts["result"], sum(self.counts[kind] for kind in REFUSALS)
+        # A soak in which nothing passes, or nothing is refused, has looked at nothing.
+        idle = results < 20 or self.counts["denied"] < 5 or self.counts["unknown"] < 5 or self.counts["list result"] < 5
+        # What is wrong comes last: of a long output often only the end is kept.
+        if self.wrong or leaks or idle:
+            print((self.folder / "toolgate.log").read_text()[-3000:], file=sys.stderr)
         for bad in self.wrong[:20]:
             print(f"wrong: {bad}", file=sys.stderr)
         for bad in leaks:
             print(f"leaked: {bad}", file=sys.stderr)
-        results, refusals = self.counts["result"], sum(self.counts[kind] for kind in REFUSALS)
-        # A soak in which nothing passes, or nothing is refused, has looked at nothing.
-        idle = results < 20 or self.counts["denied"] < 5 or self.counts["unknown"] < 5 or self.counts["list result"] < 5
         if idle:
             print("too little happened to judge by", file=sys.stderr)
-        print(f"soak: {results} results, {refusals} refusals, {len(self.wrong)} wrong, {len(leaks)} leaks")
-        if self.wrong or leaks or idle:
-            print((self.folder / "toolgate.log").read_text()[-3000:], file=sys.stderr)
-            return 1
-        return 0
+        verdict = f"{results} results, {refusals} refusals, {len(self.wrong)} wrong, {len(leaks)} leaks"
+        print(f"soak: {verdict} (seed {self.options.seed})", flush=True)
+        return 1 if self.wrong or leaks or idle else 0
 
 
 def main():
