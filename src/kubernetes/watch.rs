@@ -34,7 +34,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::kept::Keep;
-use self::kept::Kept;
+use self::kept::{Kept, Packer};
 use super::Key;
 
 /// Changes that a slow listener may be behind; beyond that it is told [`Change::All`].
@@ -96,6 +96,7 @@ impl<K> Clone for Cache<K> {
 }
 
 struct Shared<K> {
+    packer: Packer,
     parts: Vec<Part<K>>,
     changes: broadcast::Sender<Change>,
 }
@@ -155,7 +156,7 @@ where
         Self::frugal(client, scope, labels, Keep::Whole, |_| {})
     }
 
-    /// As [`Cache::new`], of objects that are kept in less room: without the parts that `strip` takes away, or as JSON.
+    /// As [`Cache::new`], of objects that are kept in less room: without the parts that `strip` takes away, or packed.
     pub fn frugal(
         client: &Client,
         scope: &Scope,
@@ -177,12 +178,13 @@ where
             is_doubted: Notify::new(),
         };
         let parts = namespaces.into_iter().map(part).collect();
-        let cache = Self { shared: Arc::new(Shared { parts, changes: broadcast::Sender::new(CHANGES) }) };
+        let changes = broadcast::Sender::new(CHANGES);
+        let cache = Self { shared: Arc::new(Shared { packer: Packer::new(how), parts, changes }) };
         let (shared, client, labels) = (cache.shared.clone(), client.clone(), labels.to_owned());
         let keep = async move {
             let kept = |mut object: K| {
                 strip(&mut object);
-                Kept::new(trimmed(object), how)
+                shared.packer.pack(trimmed(object))
             };
             let follow = |part| follow(&shared, part, &client, &labels, &kept);
             future::join_all(shared.parts.iter().map(follow)).await;
@@ -200,16 +202,15 @@ where
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.parts.iter().find_map(|part| part.objects.read().get(key)?.object())
+        self.shared.parts.iter().find_map(|part| self.shared.packer.object(part.objects.read().get(key)?))
     }
 
     /// Every object, in no order.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.shared
-            .parts
-            .iter()
-            .flat_map(|part| part.objects.read().values().filter_map(Kept::object).collect::<Vec<_>>())
-            .collect()
+        let of = |part: &Part<K>| -> Vec<Arc<K>> {
+            part.objects.read().values().filter_map(|kept| self.shared.packer.object(kept)).collect()
+        };
+        self.shared.parts.iter().flat_map(of).collect()
     }
 
     /// Every object of a namespace, in no order.
@@ -217,7 +218,7 @@ where
         let of = |part: &Part<K>| -> Vec<Arc<K>> {
             let objects = part.objects.read();
             let found = objects.iter().filter(|((found, _), _)| found == namespace);
-            found.filter_map(|(_, kept)| kept.object()).collect()
+            found.filter_map(|(_, kept)| self.shared.packer.object(kept)).collect()
         };
         self.shared.parts.iter().flat_map(of).collect()
     }
