@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds(protox::compile(["proto/policy.proto"], ["proto"])?)?;
     let native = std::env::var("HOST").ok() == std::env::var("TARGET").ok();
     if native && glibc().is_some_and(|version| version >= GLIBC) {
-        for program in ["toolgate", "toolgate-gateway"] {
+        for program in ["toolgate", "toolgate-gateway", "toolgate-operator"] {
             println!("cargo:rustc-link-arg-bin={program}=-Wl,-z,pack-relative-relocs");
         }
         if has_unwinder() {

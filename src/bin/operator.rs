@@ -215,6 +215,7 @@ async fn run(flags: Cli) -> anyhow::Result<()> {
     });
     let secret = SecretAt::new(client.clone(), &flags.namespace, keys::SECRET);
     let Some((keys, epochs)) = load(&secret, &stop).await else { return Ok(()) };
+    let own = Arc::new(Fleet::default());
     let server = Server::new(
         policyserver::Settings { listen: flags.policy_listen, hosts: vec![flags.policy_server.host.clone()] },
         policyserver::Caches {
@@ -227,14 +228,14 @@ async fn run(flags: Cli) -> anyhow::Result<()> {
             cluster,
         },
         index.clone(),
-        Arc::new(Fleet::default()),
+        own.clone(),
         keys.clone(),
         epochs,
     );
     let serving = stop.clone();
     tasks.spawn(async move { Ok(server.run(serving).await?) });
 
-    let leading = lead(&flags, &client, caches, index, keys, metrics, &stop);
+    let leading = lead(&flags, &client, caches, Serving { index, own, keys }, metrics, &stop);
     let mut leading = std::pin::pin!(leading);
     let ended = tokio::select! {
         outcome = &mut leading => {
@@ -275,13 +276,20 @@ async fn load(secret: &SecretAt, stop: &CancellationToken) -> Option<(Arc<Keys>,
     }
 }
 
+/// What the policy server of this process has to do with.
+struct Serving {
+    index: Arc<Index>,
+    /// The gateways of this replica.
+    own: Arc<Fleet>,
+    keys: Arc<Keys>,
+}
+
 /// Waits to lead, and writes to the cluster while this process does.
 async fn lead(
     flags: &Cli,
     client: &Client,
     caches: Caches,
-    index: Arc<Index>,
-    keys: Arc<Keys>,
+    Serving { index, own, keys }: Serving,
     metrics: Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -322,6 +330,7 @@ async fn lead(
                 replicas(flags, slices.as_ref()),
                 flags.policy_server.host.clone(),
                 keys.clone(),
+                own.clone(),
                 fleet.clone(),
             );
             let context =

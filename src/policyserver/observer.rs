@@ -54,24 +54,26 @@ pub struct Observer {
     replicas: Replicas,
     host: String,
     keys: Arc<Keys>,
+    own: Arc<Fleet>,
     fleet: Arc<Fleet>,
 }
 
 impl Observer {
-    /// `host` is a name that the replicas' certificates have ([`super::Settings::hosts`]); `fleet` is filled, and
-    /// completed ([`Fleet::complete`]).
-    pub fn new(replicas: Replicas, host: String, keys: Arc<Keys>, fleet: Arc<Fleet>) -> Self {
-        Self { replicas, host, keys, fleet }
+    /// `host` is a name that the replicas' certificates have ([`super::Settings::hosts`]); `own` are the gateways of
+    /// this replica; `fleet` is filled, and completed ([`Fleet::complete`]).
+    pub fn new(replicas: Replicas, host: String, keys: Arc<Keys>, own: Arc<Fleet>, fleet: Arc<Fleet>) -> Self {
+        Self { replicas, host, keys, own, fleet }
     }
 
     /// Hears them until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { replicas, host, keys, fleet } = self;
+        let Self { replicas, host, keys, own, fleet } = self;
         let ear = Arc::new(Ear {
             merge: Mutex::new(Merge::new(Arc::clone(&fleet))),
             answered: watch::Sender::new(HashSet::new()),
             host,
             keys,
+            own,
         });
         let deadline = Instant::now() + COMPLETE;
         let mut known: HashMap<SocketAddr, DropGuard> = HashMap::new();
@@ -147,6 +149,8 @@ struct Ear {
     answered: watch::Sender<HashSet<SocketAddr>>,
     host: String,
     keys: Arc<Keys>,
+    /// The gateways of this replica, which is one of those that are heard.
+    own: Arc<Fleet>,
 }
 
 /// Why a replica is not heard.
@@ -222,7 +226,9 @@ impl Ear {
         let pod = gateway.pod.clone();
         let read = report(gateway, merge.last(connection, &target, &pod));
         if let Some((target, report)) = read {
-            merge.put(connection, &target, report);
+            // What this replica itself was told is here already.
+            let own = self.own.of(&target).into_iter().find(|own| **own == report);
+            merge.put(connection, &target, own.unwrap_or_else(|| Arc::new(report)));
         }
     }
 

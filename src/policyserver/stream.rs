@@ -168,10 +168,12 @@ impl Listener {
         let Some(from_gateway::Message::Hello(hello)) = first.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        let mut report = self.greet(hello)?;
-        self.place.report(&report);
+        // The Fleet has the same one: it is copied where the next message changes it.
+        let mut told = Arc::new(self.greet(hello)?);
+        self.place.report(&told);
         let mut chunks = Chunks::default();
         while let Some(message) = messages.message().await? {
+            let mut report = Report::clone(&told);
             match message.message {
                 Some(from_gateway::Message::Hello(_)) => {
                     return Err(Status::invalid_argument("a second hello"));
@@ -203,7 +205,8 @@ impl Listener {
                 // A message of a newer gateway: what it adds, this version cannot know.
                 None => continue,
             }
-            self.place.report(&report);
+            told = Arc::new(report);
+            self.place.report(&told);
         }
         Ok(())
     }

@@ -161,6 +161,9 @@ async fn a_gateway_gets_the_policy_of_its_own_server() {
     let opened = cluster.github().await.snapshot().await;
 
     assert_eq!(opened.target, target("github"));
+    // Gateways are told before it is said what they were told.
+    let mut judgements = cluster.index.changes();
+    tokio::time::timeout(SOON, judgements.wait_for(|count| *count > 0)).await.unwrap().unwrap();
     assert_eq!(opened.hash, cluster.index.now().published[&target("github")].hash);
 }
 
@@ -405,12 +408,14 @@ async fn the_leader_hears_the_gateways_of_every_replica() {
     let all = Arc::new(Fleet::default());
     let mut complete = all.is_complete();
     let replicas = Replicas::At(BTreeSet::from([one.address, other.address]));
-    let observer = Observer::new(replicas, HOST.to_owned(), keys, Arc::clone(&all));
+    let observer = Observer::new(replicas, HOST.to_owned(), keys, Arc::clone(&one.fleet), Arc::clone(&all));
     let shutdown = CancellationToken::new();
     tokio::spawn(observer.run(shutdown.clone()));
 
     tokio::time::timeout(SOON, complete.wait_for(|is_complete| *is_complete)).await.unwrap().unwrap();
     assert_eq!(all.of(&target("github")).len(), 1);
+    // What this replica was told itself is in memory once.
+    assert!(Arc::ptr_eq(&all.of(&target("github"))[0], &one.fleet.of(&target("github"))[0]));
     let tools = vec![proto::OfferedTool { name: "read_x".to_owned(), digest: "sha256:d".to_owned() }];
     gateway.say(from_gateway::Message::Offer(proto::Offer { last: true, tools, ..Default::default() })).await;
     let ack = proto::Ack { version: Some((&opened.version).into()), hash: opened.hash.clone() };

@@ -196,6 +196,9 @@ impl Namespace {
         for finding in findings {
             said.entry(finding.object.clone()).or_default().findings.push(finding);
         }
+        for about in said.values_mut() {
+            about.findings.shrink_to_fit(); // Mostly there is one, in room for four, and it stays for long.
+        }
         (world, said)
     }
 }

@@ -40,8 +40,8 @@ impl Merge {
     }
 
     /// A replica tells of a gateway.
-    pub(super) fn put(&mut self, replica: u64, target: &Target, report: Report) {
-        let (gateway, report) = ((target.clone(), report.pod.clone()), Arc::new(report));
+    pub(super) fn put(&mut self, replica: u64, target: &Target, report: Arc<Report>) {
+        let gateway = (target.clone(), report.pod.clone());
         self.left.remove(&gateway);
         let told = self.told.entry(gateway).or_default();
         told.retain(|(of, _)| *of != replica);
@@ -93,8 +93,8 @@ mod tests {
         Target { namespace: "agents".to_owned(), server: "github".to_owned() }
     }
 
-    fn report(program: &str) -> Report {
-        Report { pod: "pod".to_owned(), program: program.to_owned(), ..Report::default() }
+    fn report(program: &str) -> Arc<Report> {
+        Arc::new(Report { pod: "pod".to_owned(), program: program.to_owned(), ..Report::default() })
     }
 
     fn programs(fleet: &Fleet) -> Vec<String> {

@@ -24,23 +24,23 @@ pub(in crate::policyserver) enum Next {
 
 /// What one gateway has.
 #[derive(Debug)]
-pub(in crate::policyserver) struct Delivery {
-    /// What it came with.
-    floor: Option<Version>,
+pub(in crate::policyserver) enum Delivery {
+    /// What it came with: the newest version that it has lived under, if any.
+    Floor(Option<Version>),
     /// What it was sent: hash, and the version that it knows of.
-    sent: Option<(String, Arc<Version>)>,
+    Sent(String, Arc<Version>),
 }
 
 impl Delivery {
     /// A gateway that has a snapshot of this version, or none.
     pub(in crate::policyserver) fn new(floor: Option<Version>) -> Self {
-        Self { floor, sent: None }
+        Self::Floor(floor)
     }
 
     /// What to say, given what is true; it counts as said.
     pub(in crate::policyserver) fn next(&mut self, parcel: &Parcel, signer: &Signer) -> Next {
-        match &mut self.sent {
-            Some((hash, version)) if *hash == parcel.packed.hash => {
+        match self {
+            Self::Sent(hash, version) if *hash == parcel.packed.hash => {
                 if parcel.version.goes_back(version) || parcel.version == *version {
                     return Next::Nothing; // It was sent a newer one when it came.
                 }
@@ -48,15 +48,15 @@ impl Delivery {
                 Next::Still(parcel.version.clone())
             }
             // The cluster's history went back, and its new epoch is not there yet.
-            Some((_, version)) if parcel.version.goes_back(version) => Next::Behind,
-            Some((hash, version)) => {
+            Self::Sent(_, version) if parcel.version.goes_back(version) => Next::Behind,
+            Self::Sent(hash, version) => {
                 parcel.packed.hash.clone_into(hash);
                 version.clone_from(&parcel.version);
                 Next::Snapshot(parcel.sealed(signer))
             }
-            None if self.floor.as_ref().is_some_and(|floor| parcel.judged.goes_back(floor)) => Next::Behind,
-            None => {
-                self.sent = Some((parcel.packed.hash.clone(), parcel.judged.clone()));
+            Self::Floor(Some(floor)) if parcel.judged.goes_back(floor) => Next::Behind,
+            Self::Floor(_) => {
+                *self = Self::Sent(parcel.packed.hash.clone(), parcel.judged.clone());
                 Next::Snapshot(parcel.sealed_anew(signer))
             }
         }
@@ -64,7 +64,10 @@ impl Delivery {
 
     /// The newest version that the gateway has lived under, as far as this replica knows.
     pub(in crate::policyserver) fn floor(&self) -> Option<&Version> {
-        self.sent.as_ref().map(|(_, version)| version.as_ref()).or(self.floor.as_ref())
+        match self {
+            Self::Floor(floor) => floor.as_ref(),
+            Self::Sent(_, version) => Some(version.as_ref()),
+        }
     }
 }
 

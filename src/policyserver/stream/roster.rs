@@ -55,10 +55,10 @@ impl Roster {
 
 impl Place {
     /// Says what the gateway says, unless a newer stream speaks for it.
-    pub(in crate::policyserver) fn report(&self, report: &Report) {
+    pub(in crate::policyserver) fn report(&self, report: &Arc<Report>) {
         let seats = self.roster.seats.lock();
         if seats.get(&self.uid).is_some_and(|seat| seat.number == self.number) {
-            self.roster.fleet.put(&self.target, report.clone());
+            self.roster.fleet.put(&self.target, Arc::clone(report));
         }
     }
 }
@@ -83,8 +83,8 @@ mod tests {
         Caller { target, name: "pod".to_owned(), uid: "uid".to_owned() }
     }
 
-    fn report(program: &str) -> Report {
-        Report { pod: "uid".to_owned(), program: program.to_owned(), ..Report::default() }
+    fn report(program: &str) -> Arc<Report> {
+        Arc::new(Report { pod: "uid".to_owned(), program: program.to_owned(), ..Report::default() })
     }
 
     #[test]
