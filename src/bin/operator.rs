@@ -35,7 +35,7 @@ use toolgate::policyserver::{self, Epochs, Observer, Replicas, Server};
 use toolgate::telemetry::operator::Metrics;
 use toolgate::telemetry::{admin, logs};
 
-/// Gives back what is freed, within a second: see `.cargo/config.toml`.
+/// Gives back what is freed at once: see `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
