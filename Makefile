@@ -99,7 +99,7 @@ test-node: ## The tests on a real node: charts, pods, what fails (root; 10 minut
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	fuzz/run $(FUZZ_SECONDS)
 
-soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600)
+soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600); SOAK_SEED repeats the edits of a run
 	$(CARGO) build $(FULL) --bin toolgate
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
 
