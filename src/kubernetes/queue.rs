@@ -20,6 +20,8 @@ use super::Key;
 const FIRST: Duration = Duration::from_millis(250);
 /// Longest wait after a failure.
 const LONGEST: Duration = Duration::from_mins(5);
+/// Keys for which an empty queue keeps room.
+const ROOM: usize = 64;
 
 /// What comes after a look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,6 +94,11 @@ impl State {
         }
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
+        if self.ready.is_empty() {
+            // Once in a while everything is queued at once; its room is not needed until then.
+            self.ready.shrink_to(ROOM);
+            self.queued.shrink_to(ROOM);
+        }
         self.running.insert(key.clone(), false);
         Some(key)
     }
