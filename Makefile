@@ -6,7 +6,6 @@ MAKEFLAGS += --no-print-directory
 
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
-SOAK_SEED ?= $(shell date +%s)
 CARGO ?= cargo
 # All programs and all tests: one set of features, so that nothing is built twice.
 FULL := --locked --features full
@@ -101,11 +100,12 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 
 soak: ## Mixed traffic with misbehaving servers and edits for SOAK_SECONDS (600); SOAK_SEED repeats the edits of a run
 	$(CARGO) build $(FULL) --bin toolgate
-	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
+	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds $(SOAK_SECONDS) \
+	  $(addprefix --seed ,$(SOAK_SEED))
 
 soak-short: # `cargo test` has built the program. Twice the time for edits: the machine also builds and fuzzes
 	python3 tests/soak/soak.py --toolgate $${CARGO_TARGET_DIR:-target}/debug/toolgate --seconds 20 --grace 2 \
-	  --seed $(SOAK_SEED)
+	  $(addprefix --seed ,$(SOAK_SEED))
 
 bench: ## Measure the gateway beside its peers and the control plane at scale, and write benches/results
 	python3 benches/hot_path.py run

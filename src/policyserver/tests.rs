@@ -101,6 +101,13 @@ impl Cluster {
         self.follow(&self.token_key.token("github-1", "uid-github"), hello("github")).await.unwrap()
     }
 
+    /// What was published for the server, once the first judgement is there: gateways are told before it.
+    async fn published(&self) -> Arc<super::index::Published> {
+        let mut judgements = self.index.changes();
+        tokio::time::timeout(SOON, judgements.wait_for(|count| *count > 0)).await.unwrap().unwrap();
+        Arc::clone(&self.index.now().published[&target("github")])
+    }
+
     /// Waits until the gateway of a pod has said something.
     async fn reported(&self, is_so: impl Fn(&super::fleet::Report) -> bool) {
         reported(&self.fleet, is_so).await;
@@ -161,10 +168,7 @@ async fn a_gateway_gets_the_policy_of_its_own_server() {
     let opened = cluster.github().await.snapshot().await;
 
     assert_eq!(opened.target, target("github"));
-    // Gateways are told before it is said what they were told.
-    let mut judgements = cluster.index.changes();
-    tokio::time::timeout(SOON, judgements.wait_for(|count| *count > 0)).await.unwrap().unwrap();
-    assert_eq!(opened.hash, cluster.index.now().published[&target("github")].hash);
+    assert_eq!(opened.hash, cluster.published().await.hash);
 }
 
 #[tokio::test]
@@ -238,6 +242,7 @@ async fn a_slow_gateway_gets_only_the_newest() {
     };
     let mut gateway = cluster.github().await;
     gateway.snapshot().await;
+    cluster.published().await; // Else the first edit would be taken for judged before it was.
     let mut judged = cluster.index.changes();
     let edits = 30;
 
@@ -252,7 +257,7 @@ async fn a_slow_gateway_gets_only_the_newest() {
     }
 
     let mut received = 0;
-    let newest = cluster.index.now().published[&target("github")].hash.clone();
+    let newest = cluster.published().await.hash.clone();
     loop {
         received += 1;
         if gateway.snapshot().await.hash == newest {
@@ -317,9 +322,7 @@ async fn after_a_restore_gateways_follow_the_restored_policy() {
 }
 
 async fn cluster_version(cluster: &Cluster) -> proto::Version {
-    let mut judged = cluster.index.changes();
-    judged.wait_for(|count| *count > 0).await.unwrap();
-    cluster.index.now().published[&target("github")].version.as_ref().into()
+    cluster.published().await.version.as_ref().into()
 }
 
 #[tokio::test]

@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn whole<K>(object: K) -> Kept<K> {
-    Kept::Whole(Arc::new(object))
-}
-
 impl<K> Cache<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize,
@@ -13,16 +9,17 @@ where
 {
     /// A full cache of all namespaces, at this version.
     pub(crate) fn filled(version: u64, objects: Vec<K>) -> Self {
+        let packer = Packer::new(Keep::Whole);
         let part = Part {
             namespace: None,
-            objects: RwLock::new(objects.into_iter().map(|object| (key(&object), whole(object))).collect()),
+            objects: RwLock::new(objects.into_iter().map(|object| (key(&object), packer.pack(object))).collect()),
             version: AtomicU64::new(version),
             rewinds: AtomicU64::new(0),
             is_listed: watch::Sender::new(true),
             lists: watch::Sender::new(1),
             is_doubted: Notify::new(),
         };
-        let (packer, changes) = (Packer::new(Keep::Whole), broadcast::Sender::new(CHANGES));
+        let changes = broadcast::Sender::new(CHANGES);
         Self { shared: Arc::new(Shared { packer, parts: vec![part], changes }) }
     }
 
@@ -34,7 +31,7 @@ where
     /// Everything of the kind, and how new that is.
     pub(crate) fn set(&self, objects: &[K], version: u64) {
         for part in &self.shared.parts {
-            let objects = objects.iter().map(|object| (key(object), whole(trimmed(object.clone()))));
+            let objects = objects.iter().map(|object| (key(object), self.shared.packer.pack(trimmed(object.clone()))));
             *part.objects.write() = objects.collect();
             part.version.store(version, Ordering::Release);
             part.lists.send_modify(|lists| *lists += 1);
@@ -45,7 +42,7 @@ where
     /// An object was written.
     pub(crate) fn apply(&self, version: u64, object: K) {
         let key = key(&object);
-        self.shared.parts[0].objects.write().insert(key.clone(), whole(object));
+        self.shared.parts[0].objects.write().insert(key.clone(), self.shared.packer.pack(object));
         self.told(version, Change::One(key));
     }
 
@@ -59,7 +56,7 @@ where
     /// A relist ended; `objects` is what there is.
     pub(crate) fn relist(&self, version: u64, objects: Vec<K>) {
         *self.shared.parts[0].objects.write() =
-            objects.into_iter().map(|object| (key(&object), whole(object))).collect();
+            objects.into_iter().map(|object| (key(&object), self.shared.packer.pack(object))).collect();
         self.told(version, Change::All);
         self.shared.parts[0].lists.send_modify(|lists| *lists += 1);
     }

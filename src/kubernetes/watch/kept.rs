@@ -69,7 +69,10 @@ impl Packer {
         let json = (self.how == Keep::Packed).then(|| serde_json::to_vec(&object).ok()).flatten();
         let Some(json) = json else { return Kept::Whole(Arc::new(object)) };
         let compressed = self.learned.lock().compress(&json);
-        compressed.map_or_else(|| Kept::Plain(json.as_slice().into()), |packed| Kept::Compressed(packed, json.len()))
+        match compressed {
+            Some(compressed) => Kept::Compressed(compressed, json.len()),
+            None => Kept::Plain(json.into()),
+        }
     }
 
     /// The object. `None`: what was packed does not read as what it was, which no kind's type lets happen; who writes the
