@@ -134,6 +134,11 @@ impl Conjunct {
     pub(super) fn is_dynamic(&self) -> bool {
         self.needs.contains_key("arguments")
     }
+
+    /// Whether it reads nothing but `identity`, so that neither a call nor the time changes it.
+    pub(super) fn reads_identity_alone(&self) -> bool {
+        self.needs.keys().all(|variable| *variable == "identity")
+    }
 }
 
 fn check_bounds(source: &str) -> Result<(), String> {

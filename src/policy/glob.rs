@@ -63,6 +63,11 @@ impl Glob {
         self.alternatives.iter().any(|tokens| matches(tokens, text))
     }
 
+    /// Whether the glob surely names every text. Errs towards no.
+    pub(super) fn is_everything(&self) -> bool {
+        self.alternatives.iter().any(|tokens| !tokens.is_empty() && tokens.iter().all(|token| *token == Token::Many))
+    }
+
     /// Whether the glob names some URI that the template can expand to. Errs towards yes.
     pub(super) fn meets(&self, template: &Template) -> bool {
         self.alternatives.iter().any(|tokens| meet(tokens, &template.tokens))

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod load;
 #[cfg(feature = "api")]
 pub mod parse;
+mod possible;
 mod roles;
 mod rule;
 pub mod snapshot;

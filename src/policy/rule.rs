@@ -51,6 +51,14 @@ pub(super) enum Subject<'a> {
     Template(Template),
 }
 
+/// What rules name without a declaration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Tools,
+    Prompts,
+    Resources,
+}
+
 /// Why an Allow rule did not match, the nearest miss first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Miss {
@@ -97,6 +105,19 @@ impl CompiledRule {
                 Effect::Allow => glob.meets(template),
                 Effect::Deny => glob.covers(template),
             }),
+        }
+    }
+
+    /// Whether the rule could name something of this kind (Allow), or surely names all of it (Deny).
+    pub(super) fn could_name(&self, kind: Kind) -> bool {
+        let globs = match kind {
+            Kind::Tools => &self.tools,
+            Kind::Prompts => &self.prompts,
+            Kind::Resources => &self.resources,
+        };
+        match self.effect {
+            Effect::Allow => !globs.is_empty(),
+            Effect::Deny => globs.iter().any(Glob::is_everything),
         }
     }
 

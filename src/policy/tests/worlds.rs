@@ -46,7 +46,7 @@ pub(in crate::policy) fn target() -> Target {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum OwnedItem {
+pub(in crate::policy) enum OwnedItem {
     Tool(&'static str),
     Prompt(&'static str),
     Resource(&'static str),
@@ -54,15 +54,15 @@ pub(super) enum OwnedItem {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Question {
-    pub(super) identity: Option<Identity>,
-    pub(super) item: OwnedItem,
-    pub(super) arguments: Option<String>,
-    pub(super) now: Timestamp,
+pub(in crate::policy) struct Question {
+    pub(in crate::policy) identity: Option<Identity>,
+    pub(in crate::policy) item: OwnedItem,
+    pub(in crate::policy) arguments: Option<String>,
+    pub(in crate::policy) now: Timestamp,
 }
 
 impl Question {
-    pub(super) fn item(&self) -> Item<'_> {
+    pub(in crate::policy) fn item(&self) -> Item<'_> {
         match self.item {
             OwnedItem::Tool(name) => Item::Tool(name),
             OwnedItem::Prompt(name) => Item::Prompt(name),
@@ -71,7 +71,7 @@ impl Question {
         }
     }
 
-    pub(super) fn call(&self) -> Call<'_> {
+    pub(in crate::policy) fn call(&self) -> Call<'_> {
         Call { item: self.item(), arguments: self.arguments.as_deref() }
     }
 }
@@ -96,7 +96,7 @@ fn name(values: &[&'static str]) -> impl Strategy<Value = String> + use<> {
     select(values.to_vec()).prop_map(str::to_owned)
 }
 
-pub(super) fn question() -> impl Strategy<Value = Question> {
+pub(in crate::policy) fn question() -> impl Strategy<Value = Question> {
     let claims = select(vec![
         json!({}),
         json!({"mfa": true}),
