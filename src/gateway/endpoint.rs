@@ -7,16 +7,18 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::auth::{Authenticator, Verified};
+use super::auth::{Authenticator, Verified, authorization_servers};
 use super::drain::Drain;
 use super::fetch::Fetcher;
+use super::layers::listed::Listings;
 use super::layers::session::Sessions;
 use super::limits;
 use super::link::Link;
 use super::protocol::error::Reject;
+use super::tasks::Tasks;
 use super::upstream::{self, Upstream, UpstreamError};
 use crate::policy::snapshot::Subject;
 use crate::policy::{Policy, SubjectView};
@@ -31,6 +33,10 @@ pub(super) struct Endpoint {
     pub(super) force: ArcSwapOption<Force>,
     pub(super) sessions: Sessions,
     pub(super) tasks: Tasks,
+    /// What callers listed last.
+    pub(super) listings: Listings,
+    /// Counts the policies that were enforced.
+    pub(super) policies: watch::Sender<u64>,
     pub(super) streams: Streams,
     /// Cancelled when the server is removed or the gateway ends: ends its streams.
     pub(super) closing: CancellationToken,
@@ -45,8 +51,10 @@ pub(super) struct Endpoint {
 pub(super) struct Force {
     pub(super) policy: Arc<Policy>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// The view of callers without a token, if such callers are let in.
+    /// The view of callers without a token, if policy lets them in and some rule could allow them something.
     pub(super) anonymous: Option<Arc<SubjectView>>,
+    /// Whether some issuer of the server has a login that a caller without a token can be sent to.
+    pub(super) has_login: bool,
     /// OAuth scopes that roles name: published as `scopes_supported`.
     pub(super) scopes: Vec<String>,
     /// Time without word from the policy server after which everything is refused.
@@ -76,13 +84,21 @@ impl Endpoint {
             config,
             force: ArcSwapOption::empty(),
             sessions: Sessions::default(),
-            tasks: Tasks::new(),
+            tasks: Tasks::default(),
+            listings: Listings::default(),
+            policies: watch::Sender::default(),
             streams: Streams::default(),
             closing,
             drain,
             link: ArcSwapOption::empty(),
             changed,
         })
+    }
+
+    /// Enforces another policy, from the next decision on.
+    pub(super) fn enforce(&self, force: Force) {
+        self.force.store(Some(Arc::new(force)));
+        self.policies.send_modify(|count| *count += 1);
     }
 
     /// Refuses when the policy in force may be out of date, and says that it then must not be used.
@@ -119,8 +135,35 @@ impl Force {
         scopes.sort();
         scopes.dedup();
         let anonymous = snapshot.anonymous.is_some().then(|| Arc::new(policy.subject(None)));
+        // A role that can allow nothing here opens nothing: such callers get the challenge that begins a login.
+        let anonymous = anonymous.filter(|view| policy.could_allow_anything(view));
+        let has_login = !authorization_servers(&snapshot.issuers, &snapshot.urls).is_empty();
         let deny_after = snapshot.deny_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        Self { authenticator, anonymous, scopes, deny_after, metrics, views: RwLock::default(), policy }
+        Self { authenticator, anonymous, has_login, scopes, deny_after, metrics, views: RwLock::default(), policy }
+    }
+
+    /// The view of a caller who was authenticated under `before`, an earlier policy.
+    pub(super) fn view_of(&self, caller: &Caller, before: &Self) -> Arc<SubjectView> {
+        match (&caller.verified, &self.anonymous) {
+            (Some(verified), _) if self.trusts(verified, before) => self.view(verified),
+            (None, Some(view)) => view.clone(),
+            // Fail closed: the issuer is not trusted any more, or callers without a token are not let in any more.
+            (Some(_) | None, _) => Arc::new(self.policy.nobody()),
+        }
+    }
+
+    /// Whether a caller who was let in under `before` would surely be let in now.
+    pub(super) fn admits(&self, caller: &Caller, before: &Self) -> bool {
+        match &caller.verified {
+            Some(verified) => self.trusts(verified, before),
+            None => self.anonymous.is_some(),
+        }
+    }
+
+    /// Whether a token that was verified under `before` would surely be accepted now.
+    fn trusts(&self, verified: &Verified, before: &Self) -> bool {
+        Arc::ptr_eq(&self.authenticator, &before.authenticator)
+            || self.authenticator.trusts(verified, &before.authenticator)
     }
 
     /// The caller's view of this policy, resolved once per token.
@@ -158,26 +201,6 @@ impl Caller {
         let verified = self.verified.as_ref()?;
         let seconds = verified.expires.saturating_sub(Timestamp::now().as_second());
         Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-    }
-}
-
-/// Who created which task. A task that is not in here is unknown to everybody.
-pub(super) struct Tasks {
-    owners: moka::sync::Cache<String, Option<Arc<str>>>,
-}
-
-impl Tasks {
-    pub(super) fn new() -> Self {
-        let owners = moka::sync::Cache::builder().max_capacity(limits::TASKS).time_to_idle(limits::TASK_IDLE).build();
-        Self { owners }
-    }
-
-    pub(super) fn record(&self, task: String, caller: &Caller) {
-        self.owners.insert(task, caller.key().cloned());
-    }
-
-    pub(super) fn belongs_to(&self, task: &str, caller: &Caller) -> bool {
-        self.owners.get(task).is_some_and(|owner| owner.as_ref() == caller.key())
     }
 }
 

@@ -39,6 +39,12 @@ pub const INTENT_WAIT: Duration = Duration::from_secs(2);
 pub const AUDIT_RING: usize = 4096;
 /// Verified tokens kept.
 pub const TOKENS: u64 = 10_000;
+/// Names of one list that are remembered for one caller, in bytes: beyond it every new policy counts as a change.
+pub const LISTED_BYTES: usize = 64 << 10;
+/// Shortest time between two notifications of the gateway's own that lists have changed, on one stream.
+pub const LIST_CHANGED: Duration = Duration::from_secs(1);
+/// Time after which a stream looks again whether time alone has changed what its caller may see.
+pub const LIST_RECHECK: Duration = Duration::from_mins(1);
 /// Tasks whose creator is remembered, per server.
 pub const TASKS: u64 = 10_000;
 /// Idle time after which a task is forgotten.

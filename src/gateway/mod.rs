@@ -28,6 +28,7 @@ pub mod source;
 mod stack;
 #[cfg(feature = "sidecar")]
 mod state;
+mod tasks;
 mod tls;
 #[cfg(feature = "sidecar")]
 mod trust;

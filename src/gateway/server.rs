@@ -190,7 +190,7 @@ impl Gateway {
         if let Some(endpoint) = self.endpoint(name) {
             let before = endpoint.force.load_full();
             let force = Force::new(policy, before.as_deref(), &self.fetcher, &self.shared.metrics);
-            endpoint.force.store(Some(Arc::new(force)));
+            endpoint.enforce(force);
         }
     }
 

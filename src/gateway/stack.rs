@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::pending;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use super::body::Body;
 use super::endpoint::{Caller, Endpoint, Force, OpenStream};
 use super::layers::authorize::{self, Asked};
 use super::layers::deliver::{Delivery, Purpose, own_response, refuse};
+use super::layers::list_changes::Subscription;
 use super::layers::record::Recorder;
 use super::layers::session::Session;
 use super::layers::{authenticate, forward, listen};
@@ -23,7 +25,7 @@ use super::protocol::error::{REQUEST, Reject, upstream_label};
 use super::protocol::headers::{self, LAST_EVENT, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
-use super::upstream::{Reply, UpstreamError, Verb};
+use super::upstream::{Content, Reply, UpstreamError, Verb};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
@@ -109,6 +111,7 @@ struct Way {
     id: Option<String>,
     purpose: Purpose,
     open: Option<OpenStream>,
+    subscription: Option<Subscription>,
 }
 
 impl Exchange {
@@ -117,11 +120,10 @@ impl Exchange {
             Err(reject) => Err(reject),
             Ok(caller) => {
                 self.record.caller(&caller);
-                match (self.endpoint.check_link(&self.force), &self.head.method) {
-                    (Err(reject), _) => Err(reject),
-                    (Ok(()), &Method::POST) => self.post(caller, body).await,
-                    (Ok(()), &Method::GET) => self.get(caller).await,
-                    (Ok(()), _) => self.delete(caller).await,
+                match self.head.method {
+                    Method::POST => self.post(caller, body).await,
+                    Method::GET => self.get(caller).await,
+                    _ => self.delete(caller).await,
                 }
             }
         };
@@ -136,16 +138,38 @@ impl Exchange {
                 id: way.id,
                 purpose: way.purpose,
                 open: way.open,
+                subscription: way.subscription,
                 record: self.record,
             }
             .deliver(reply),
         }
     }
 
+    /// The caller under the policy that is enforced now. What was acknowledged is enforced for every decision made
+    /// afterwards, and another policy may have been acknowledged while a body trickled in or keys were fetched; its
+    /// issuers need not trust the token any more.
+    async fn renew(&mut self, mut caller: Caller) -> Result<Caller, Reject> {
+        loop {
+            match self.endpoint.force.load_full() {
+                Some(force) if !Arc::ptr_eq(&force, &self.force) => {
+                    self.record.policy(&force);
+                    self.force = force;
+                    caller = authenticate::caller(&self.shared.metrics, &self.force, &self.head).await?;
+                    self.record.caller(&caller);
+                }
+                _ => break,
+            }
+        }
+        self.endpoint.check_link(&self.force)?; // A policy that may be out of date and then denies, denies.
+        Ok(caller)
+    }
+
     /// One message from the client.
     async fn post(&mut self, caller: Caller, body: &mut Incoming) -> Result<(Way, Reply), Reject> {
         listen::check_type(&self.head)?;
-        let message = Envelope::parse(listen::read(body).await?)?;
+        let bytes = listen::read(body).await?;
+        let caller = self.renew(caller).await?;
+        let message = Envelope::parse(bytes)?;
         self.record.message(&message);
         let era = headers::agree(&self.head.headers, &message)?;
         let session = self.session(&caller, era)?;
@@ -159,9 +183,12 @@ impl Exchange {
         if class == Class::Initialize {
             self.endpoint.sessions.check_room(&caller)?;
         }
-        let open = match class {
-            Class::Listen => Some(self.open_stream(&caller)?),
-            _ => None,
+        let (open, subscription) = match class {
+            Class::Listen => {
+                let subscription = Subscription::listen(message.id(), message.params());
+                (Some(self.open_stream(&caller)?), Some(subscription))
+            }
+            _ => (None, None),
         };
         let asked = Asked { endpoint: &self.endpoint, force: &self.force, caller: &caller, head: &self.head, era };
         let id = message.id().map(str::to_owned);
@@ -173,7 +200,7 @@ impl Exchange {
         let trace = self.record.outgoing();
         let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit, trace).await;
         let reply = reply.map_err(|error| self.failed(error))?;
-        Ok((Way { caller, session, era, id, purpose, open }, reply))
+        Ok((Way { caller, session, era, id, purpose, open, subscription }, reply))
     }
 
     /// The client's answer to a request from the server: only to one that was asked, in that session.
@@ -195,6 +222,7 @@ impl Exchange {
 
     /// The stream of a session.
     async fn get(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
+        let caller = self.renew(caller).await?;
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
         if let Some(event) = headers::single(&self.head.headers, &LAST_EVENT)?
             && !session.has_seen(event.as_bytes())
@@ -203,12 +231,18 @@ impl Exchange {
         }
         let open = self.open_stream(&caller)?;
         let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Get).await;
-        let reply = reply.map_err(|error| self.failed(error))?;
-        Ok((Way { open: Some(open), ..Way::plain(caller, session) }, reply))
+        let mut reply = reply.map_err(|error| self.failed(error))?;
+        if reply.status == StatusCode::METHOD_NOT_ALLOWED {
+            // The server has nothing to say on its own, but the gateway may: it declares that lists change.
+            reply = Reply { status: StatusCode::OK, content: Content::Events(Box::pin(pending())), ..reply };
+        }
+        let subscription = Some(Subscription::session());
+        Ok((Way { open: Some(open), subscription, ..Way::plain(caller, session) }, reply))
     }
 
     /// The end of a session.
     async fn delete(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
+        let caller = self.renew(caller).await?;
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
         let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Delete).await;
         let reply = reply.map_err(|error| self.failed(error))?;
@@ -241,7 +275,15 @@ impl Exchange {
 
 impl Way {
     fn plain(caller: Caller, session: Arc<Session>) -> Self {
-        Self { caller, session: Some(session), era: Era::Legacy, id: None, purpose: Purpose::Plain, open: None }
+        Self {
+            caller,
+            session: Some(session),
+            era: Era::Legacy,
+            id: None,
+            purpose: Purpose::Plain,
+            open: None,
+            subscription: None,
+        }
     }
 }
 

@@ -72,6 +72,7 @@ impl Mint {
             subject_claim: "sub".to_owned(),
             groups_claim: "groups".to_owned(),
             keys: Keys::Inline(json!({ "keys": keys }).to_string()),
+            service_accounts: false,
         }
     }
 

@@ -191,6 +191,12 @@ impl Policy {
         self.variables.get(position)?.as_ref()
     }
 
+    /// The view of a caller who has no role at all: nothing is visible, nothing is allowed.
+    pub fn nobody(&self) -> SubjectView {
+        let candidates = Candidates { all: Vec::new(), of_tools: Vec::new(), ends: Vec::new(), identity: None };
+        SubjectView { roles: Vec::new(), policy: Arc::clone(&self.hash), candidates: Arc::new(candidates) }
+    }
+
     /// Resolves the caller's roles. `None` is a caller without a token, who has the anonymous role, if there is one.
     pub fn subject(&self, identity: Option<&Identity>) -> SubjectView {
         let held = self.roles.of(identity);

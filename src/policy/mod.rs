@@ -20,6 +20,7 @@ pub mod load;
 #[cfg(feature = "api")]
 pub mod parse;
 mod possible;
+mod retain;
 mod roles;
 mod rule;
 pub mod snapshot;

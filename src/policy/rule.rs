@@ -172,6 +172,11 @@ impl CompiledRule {
         }
     }
 
+    /// Whether this Allow rule could apply to a call with some arguments if its time window were open.
+    pub(super) fn applies_at_some_time(&self, facts: &Facts<'_>) -> bool {
+        self.judge_when(facts, false) == Truth::True
+    }
+
     /// Why this Allow rule does not match, if so. The cheap conditions come first.
     pub(super) fn miss(&self, facts: &Facts<'_>) -> Option<Miss> {
         if !self.is_open(facts) {

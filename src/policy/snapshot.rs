@@ -397,6 +397,9 @@ pub struct Issuer {
     pub groups_claim: String,
     /// Where its keys come from.
     pub keys: Keys,
+    /// Its tokens are those of a cluster's ServiceAccounts: nobody can log in there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service_accounts: bool,
 }
 
 /// Source of an issuer's public keys.

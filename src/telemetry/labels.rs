@@ -15,7 +15,7 @@ pub(super) const CLASSES: [&str; 10] =
 pub(super) const fn class_index(class: Option<Class>) -> usize {
     match class {
         Some(Class::Initialize) => 0,
-        Some(Class::Session) => 1,
+        Some(Class::Session | Class::Discover) => 1,
         Some(Class::List(_)) => 2,
         Some(Class::Tool) => 3,
         Some(Class::Prompt) => 4,

@@ -13,12 +13,15 @@
 
 mod support;
 
+mod anonymous;
 mod bad_requests;
 mod bad_servers;
 mod clients;
 mod conformance;
+mod enforced;
 mod fidelity;
 mod lifecycle;
+mod list_changes;
 mod must_hold;
 mod oauth;
 mod sessions;

@@ -93,7 +93,7 @@ async fn a_caller_without_a_token_has_the_anonymous_role_and_a_bad_token_still_c
 
     assert_eq!(nobody.list("tools").await, ["ok"]);
     assert_eq!(nobody.call("ok", json!({})).await.text(), "ok {}");
-    nobody.call("secret", json!({})).await.refused(200, -32602, "unknown tool");
+    nobody.call("secret", json!({})).await.refused(401, -31007, "a bearer token is required");
     Client { token: Some("bad".into()), ..nobody }.call("ok", json!({})).await.refused(401, -31007, "");
 }
 

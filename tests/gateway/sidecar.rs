@@ -6,7 +6,6 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use toolgate::policy::Snapshot;
-use toolgate::policy::version::Version;
 use toolgate::wire::proto::from_gateway::Message as Said;
 use toolgate::wire::{Signer, seal};
 
@@ -14,7 +13,7 @@ use crate::support::http;
 use crate::support::policy::PolicyServer;
 use crate::support::process::fixture;
 use crate::support::shim::Shim;
-use crate::support::sidecar::{Pod, Sidecar, version};
+use crate::support::sidecar::{Pod, Sidecar, acked, ready, version};
 use crate::support::{Arrivals, Client, Server, eventually, tls, until};
 
 /// A pod in front of the hostile fixture, and that fixture.
@@ -23,24 +22,9 @@ fn pod(name: &str) -> (Pod, Server) {
     (Pod::new(name, ["--upstream", server.url.as_str()]), server)
 }
 
-async fn ready(gateway: &Sidecar) {
-    eventually("the gateway is ready", async || (gateway.status("/readyz").await == 200).then_some(())).await;
-}
-
 /// Waits until a policy is in force.
 async fn started(gateway: &Sidecar) {
     eventually("a policy is in force", async || (gateway.status("/startupz").await == 200).then_some(())).await;
-}
-
-/// Waits until a version is acknowledged.
-async fn acked(policy: &PolicyServer, version: &Version) {
-    until("the policy is acknowledged", || {
-        policy.find(0, |said| match said {
-            Said::Ack(ack) => (ack.version.clone()?.seen == version.seen).then_some(()),
-            _ => None,
-        })
-    })
-    .await;
 }
 
 /// Waits until something that was said after `from` is refused, and gives the reason.

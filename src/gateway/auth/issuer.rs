@@ -27,14 +27,14 @@ pub(super) const KEYS_FRESH: Duration = Duration::from_mins(5);
 
 /// An issuer and its keys.
 pub(super) struct TrustedIssuer {
-    pub(super) settings: Issuer,
+    pub(super) settings: Arc<Issuer>,
     source: Arc<Source>,
 }
 
 impl TrustedIssuer {
     pub(super) fn new(settings: Issuer, fetcher: Fetcher) -> Self {
         let source = Arc::new(Source::new(&settings, fetcher));
-        Self { settings, source }
+        Self { settings: Arc::new(settings), source }
     }
 
     /// Starts a fetch in the background if the keys are old. Cheap: a clock and a comparison.

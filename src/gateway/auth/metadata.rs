@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use http::HeaderValue;
+use http::uri::Authority;
+use http::{HeaderValue, Uri};
 use serde::Serialize;
 
 use crate::policy::snapshot::Issuer;
@@ -16,16 +17,35 @@ struct Metadata<'a> {
     bearer_methods_supported: [&'static str; 1],
 }
 
-/// Protected resource metadata (RFC 9728 §2) of an endpoint, as JSON text. `resource` is its canonical URL; issuers
-/// whose URL is http or https count as authorization servers, in their order, each once.
-pub fn metadata(resource: &str, issuers: &[Issuer], scopes: &[String]) -> String {
-    let mut authorization_servers: Vec<&str> = Vec::new();
-    for issuer in issuers {
-        let url = issuer.url.as_str();
-        if (url.starts_with("https://") || url.starts_with("http://")) && !authorization_servers.contains(&url) {
-            authorization_servers.push(url);
+/// Where callers of an endpoint can log in: issuers whose URL is http or https, in their order, each once. Not among
+/// them are those that serve no login: a cluster's ServiceAccounts, and the laptop's own issuer, which lies at one of
+/// the endpoint's own URLs.
+pub fn authorization_servers<'a>(issuers: &'a [Issuer], own: &[String]) -> Vec<&'a str> {
+    let own: Vec<Uri> = own.iter().map(|url| parsed(url)).collect();
+    let mut servers: Vec<&str> = Vec::new();
+    for issuer in issuers.iter().filter(|issuer| !issuer.service_accounts) {
+        let url = parsed(&issuer.url);
+        let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+        let is_own = own.iter().any(|own| origin(own) == origin(&url));
+        if is_web && !is_own && !servers.contains(&issuer.url.as_str()) {
+            servers.push(&issuer.url);
         }
     }
+    servers
+}
+
+/// A URL in its parts; what is no URL has none.
+pub fn parsed(url: &str) -> Uri {
+    url.parse().unwrap_or_default()
+}
+
+/// Scheme and authority.
+pub fn origin(url: &Uri) -> (&str, &str) {
+    (url.scheme_str().unwrap_or_default(), url.authority().map_or("", Authority::as_str))
+}
+
+/// Protected resource metadata (RFC 9728 §2) of an endpoint, as JSON text. `resource` is the URL by which it was asked.
+pub fn metadata(resource: &str, authorization_servers: Vec<&str>, scopes: &[String]) -> String {
     let metadata =
         Metadata { resource, authorization_servers, scopes_supported: scopes, bearer_methods_supported: ["header"] };
     serde_json::to_string(&metadata).unwrap_or_default() // Strings and lists of strings always serialize.
@@ -75,6 +95,7 @@ mod tests {
             url: url.to_owned(),
             subject_claim: "sub".to_owned(),
             groups_claim: "groups".to_owned(),
+            service_accounts: false,
             keys: Keys::Discovery,
         }
     }
@@ -82,8 +103,9 @@ mod tests {
     #[test]
     fn metadata_names_resource_issuers_and_scopes() {
         let issuers = ["https://a.example", "local", "https://a.example", "http://127.0.0.1:9"].map(issuer);
+        let servers = authorization_servers(&issuers, &["https://mcp.example.com/mcp".to_owned()]);
 
-        let text = metadata("https://mcp.example.com/mcp", &issuers, &["mcp:deploy".to_owned()]);
+        let text = metadata("https://mcp.example.com/mcp", servers, &["mcp:deploy".to_owned()]);
 
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -95,7 +117,16 @@ mod tests {
                 "bearer_methods_supported": ["header"],
             })
         );
-        assert!(!metadata("https://mcp.example.com/mcp", &issuers, &[]).contains("scopes_supported"));
+        assert!(!metadata("https://mcp.example.com/mcp", Vec::new(), &[]).contains("scopes_supported"));
+    }
+
+    #[test]
+    fn nobody_is_sent_to_an_issuer_that_serves_no_login() {
+        let accounts = Issuer { service_accounts: true, ..issuer("https://kubernetes.default.svc") };
+        let own = issuer("http://127.0.0.1:8811/local-issuer/corp");
+        let urls = ["http://localhost:8811/servers/a/mcp", "http://127.0.0.1:8811/servers/a/mcp"].map(str::to_owned);
+
+        assert_eq!(authorization_servers(&[accounts, own], &urls), [""; 0]);
     }
 
     #[test]

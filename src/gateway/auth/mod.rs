@@ -30,7 +30,7 @@ use cache::Cache;
 use issuer::TrustedIssuer;
 use token::Token;
 
-pub use metadata::{challenge, metadata};
+pub use metadata::{authorization_servers, challenge, metadata};
 pub use refused::Refused;
 
 /// Difference between our clock and an issuer's that is tolerated for `exp` and `nbf`, in seconds.
@@ -47,6 +47,8 @@ pub struct Verified {
     pub key: Arc<str>,
     /// Expiry of the token, Unix seconds.
     pub expires: i64,
+    /// Who signed the token, as it was configured then.
+    pub issuer: Arc<Issuer>,
 }
 
 /// Verifies tokens for one endpoint.
@@ -68,7 +70,13 @@ impl Authenticator {
     /// Whether this one was made for exactly these issuers and URLs, so that a new policy can keep it with its keys
     /// and verified tokens.
     pub fn serves(&self, issuers: &[Issuer], audiences: &[String]) -> bool {
-        self.audiences == audiences && self.issuers.iter().map(|trusted| &trusted.settings).eq(issuers)
+        self.audiences == audiences && self.issuers.iter().map(|trusted| &*trusted.settings).eq(issuers)
+    }
+
+    /// Whether a token that another authenticator verified would surely be accepted here too: its issuer is configured
+    /// as it was. Which audience it named is not kept, so other URLs may mean that it is not.
+    pub fn trusts(&self, verified: &Verified, by: &Self) -> bool {
+        self.audiences == by.audiences && self.issuers.iter().any(|trusted| trusted.settings == verified.issuer)
     }
 
     /// Verifies the bearer token of an `Authorization` header's value.

@@ -80,7 +80,7 @@ impl<'a> Token<'a> {
     }
 
     /// The identity, read as the issuer's settings say.
-    pub(super) fn into_verified(self, issuer: &Issuer) -> Result<Verified, Refused> {
+    pub(super) fn into_verified(self, issuer: &Arc<Issuer>) -> Result<Verified, Refused> {
         let expires = self.expires()?;
         let subject = self
             .claims
@@ -103,7 +103,7 @@ impl<'a> Token<'a> {
         let key: Arc<str> = format!("{}:{}{subject}", issuer.name.len(), issuer.name).into();
         let subject = subject.to_owned();
         let identity = Identity { issuer: issuer.name.clone(), subject, groups, scopes, claims: self.claims };
-        Ok(Verified { identity, key, expires })
+        Ok(Verified { identity, key, expires, issuer: Arc::clone(issuer) })
     }
 }
 

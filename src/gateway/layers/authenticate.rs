@@ -2,14 +2,13 @@
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{StatusCode, Uri, header};
+use http::{StatusCode, header};
 use jiff::Timestamp;
 
 use crate::gateway::audit::Outcome;
-use crate::gateway::auth::metadata;
+use crate::gateway::auth::metadata::{self, origin, parsed};
 use crate::gateway::endpoint::{Caller, Force};
 use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED};
-use crate::policy::snapshot::Issuer;
 use crate::telemetry::metrics::Metrics;
 
 /// The caller of a request.
@@ -41,6 +40,13 @@ fn challenge(force: &Force, head: &Parts, refused: Option<String>) -> Reject {
     let message = refused.unwrap_or_else(|| "a bearer token is required".to_owned());
     Reject::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, Outcome::Invalid, message)
         .with_header(header::WWW_AUTHENTICATE, value)
+}
+
+/// 401 in place of a refusal for a caller without a token who could log in: the answer is the same whether or not the
+/// thing exists, and lets a client begin a login. `None` where nobody can log in, and for callers with a token.
+pub(in crate::gateway) fn login(force: &Force, caller: &Caller, head: &Parts) -> Option<Reject> {
+    (force.has_login && caller.verified.is_none())
+        .then(|| Reject { outcome: Outcome::Denied, ..challenge(force, head, None) })
 }
 
 /// 403 for a caller whose token lacks scopes that a rule wants.
@@ -75,22 +81,9 @@ fn metadata_url(force: &Force, head: &Parts) -> String {
     format!("{scheme}://{authority}/.well-known/oauth-protected-resource{path}")
 }
 
-/// The protected resource metadata of an endpoint (RFC 9728). Issuers that only this process speaks for are not in it.
+/// The protected resource metadata of an endpoint (RFC 9728). Issuers without a login are not in it.
 pub(in crate::gateway) fn document(force: &Force, head: &Parts) -> String {
     let snapshot = force.policy.snapshot();
-    let resource = resource(force, head);
-    let here = parsed(resource);
-    // The laptop's own issuer lies at the gateway itself and serves no login.
-    let is_own = |issuer: &&Issuer| origin(&parsed(&issuer.url)) == origin(&here);
-    let foreign: Vec<Issuer> = snapshot.issuers.iter().filter(|issuer| !is_own(issuer)).cloned().collect();
-    metadata::metadata(resource, &foreign, &force.scopes)
-}
-
-/// A URL in its parts; what is no URL has none.
-fn parsed(url: &str) -> Uri {
-    url.parse().unwrap_or_default()
-}
-
-fn origin(url: &Uri) -> (&str, &str) {
-    (url.scheme_str().unwrap_or_default(), url.authority().map_or("", Authority::as_str))
+    let servers = metadata::authorization_servers(&snapshot.issuers, &snapshot.urls);
+    metadata::metadata(resource(force, head), servers, &force.scopes)
 }

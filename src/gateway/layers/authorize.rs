@@ -5,7 +5,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::authenticate::insufficient_scope;
+use super::authenticate::{insufficient_scope, login};
 use super::deliver::Purpose;
 use super::record::Recorder;
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
@@ -51,6 +51,13 @@ pub(in crate::gateway) struct Asked<'a> {
     pub(in crate::gateway) era: Era,
 }
 
+impl Asked<'_> {
+    /// Refuses a thing that does not exist, or must look so.
+    fn unknown(&self, what: &str, name: &str) -> Reject {
+        login(self.force, self.caller, self.head).unwrap_or_else(|| Reject::unknown(what, name, self.era))
+    }
+}
+
 /// Decides about one message from a client. The recorder learns what was decided, and why.
 pub(in crate::gateway) fn authorize(
     asked: &Asked<'_>,
@@ -65,19 +72,24 @@ pub(in crate::gateway) fn authorize(
     let plain = |message, purpose| Ok(Permit { message, purpose, read_only: true });
     match class {
         Class::Initialize => plain(message, Purpose::Initialize),
+        Class::Discover => plain(message, Purpose::Discover),
         Class::Session => plain(message, Purpose::Plain),
-        Class::List(list) => plain(message, Purpose::List(list)),
+        Class::List(list) => {
+            let parameters = message.params().and_then(members).unwrap_or_default();
+            let follows = parameters.iter().any(|(key, cursor)| key == "cursor" && cursor.get() != "null");
+            plain(message, Purpose::List { list, follows })
+        }
         Class::Tool => tool(asked, message, record),
         Class::Prompt => {
             let name = message.name.clone().ok_or_else(|| missing("name"))?;
             let call = Call { item: Item::Prompt(&name), arguments: message.arguments() };
             decide(asked, &call, ("prompt", &name), record)?;
-            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: true })
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None, tool: None }, read_only: true })
         }
         Class::Resource => {
             let uri = message.uri.clone().ok_or_else(|| missing("uri"))?;
             decide(asked, &Call { item: Item::Resource(&uri), arguments: None }, ("resource", &uri), record)?;
-            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: true })
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None, tool: None }, read_only: true })
         }
         Class::Complete => {
             complete(asked, &message, record)?;
@@ -94,10 +106,16 @@ pub(in crate::gateway) fn authorize(
                 )
                 .with("requiredCapabilities", required));
             }
-            if !asked.endpoint.tasks.belongs_to(&task, asked.caller) {
-                return Err(Reject::unknown("task", &task, asked.era));
+            // Whoever began a task may end it. What it gives is refused once its tool is.
+            let tasks = &asked.endpoint.tasks;
+            let permitted = match message.method.as_str() {
+                "tasks/cancel" => tasks.belongs_to(&task, asked.caller),
+                _ => tasks.serves(&task, asked.caller, asked.force, Timestamp::now()),
+            };
+            if !permitted {
+                return Err(asked.unknown("task", &task));
             }
-            Ok(Permit { message, purpose: Purpose::Use { deprecation: None }, read_only: false })
+            Ok(Permit { message, purpose: Purpose::Use { deprecation: None, tool: None }, read_only: false })
         }
         Class::Listen => plain(listen(asked, message)?, Purpose::Plain),
     }
@@ -137,12 +155,12 @@ fn tool(asked: &Asked<'_>, message: Envelope, record: &mut Recorder) -> Result<P
         None => {
             record.target(&exposed);
             record.decision("unknown", None, Some("NotDeclared".to_owned()));
-            return Err(Reject::unknown("tool", &exposed, asked.era));
+            return Err(asked.unknown("tool", &exposed));
         }
     };
     let call = Call { item: Item::Tool(&name), arguments: message.arguments() };
     decide(asked, &call, ("tool", &exposed), record)?;
-    let purpose = Purpose::Use { deprecation: declared.and_then(deprecation) };
+    let purpose = Purpose::Use { deprecation: declared.and_then(deprecation), tool: Some(name.as_str().into()) };
     let read_only = declared.is_some_and(|tool| tool.annotations.read_only);
     record.target(&name);
     let message = if name == exposed {
@@ -176,6 +194,9 @@ fn decide(asked: &Asked<'_>, call: &Call<'_>, shown: (&str, &str), record: &mut 
         }
         Verdict::Deny => record.decision("deny", decision.rule.clone(), reason),
         Verdict::Unknown => record.decision("unknown", decision.rule.clone(), reason),
+    }
+    if let Some(login) = login(asked.force, asked.caller, asked.head) {
+        return Err(login);
     }
     if let Some(scopes) = missing_scopes(asked, call, now) {
         return Err(insufficient_scope(asked.force, asked.head, &scopes));
@@ -245,7 +266,7 @@ fn complete(asked: &Asked<'_>, message: &Envelope, record: &mut Recorder) -> Res
     if asked.force.policy.visible(&asked.caller.view, item, Timestamp::now()) {
         Ok(())
     } else {
-        Err(Reject::unknown(what, &name, asked.era))
+        Err(asked.unknown(what, &name))
     }
 }
 
@@ -263,7 +284,7 @@ fn listen(asked: &Asked<'_>, message: Envelope) -> Result<Envelope, Reject> {
     for (key, raw) in filter.unwrap_or_default() {
         let allowed: &dyn Fn(&str) -> bool = match key.as_ref() {
             "resourceSubscriptions" => &|uri| asked.force.policy.visible(&asked.caller.view, Item::Resource(uri), now),
-            "taskIds" => &|task| asked.endpoint.tasks.belongs_to(task, asked.caller),
+            "taskIds" => &|task| asked.endpoint.tasks.serves(task, asked.caller, asked.force, now),
             other if LISTENED.iter().any(|known| json::same_folded(other, known)) => {
                 return Err(Reject::malformed(PARAMS, format!("{other} differs from a known name only in case")));
             }

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::from_server::forbidden_input;
+use super::list_changes::Subscription;
+use super::listed::shown;
 use super::record::Recorder;
 use super::session::Session;
 use super::stream;
@@ -21,23 +23,32 @@ use crate::gateway::protocol::error::Reject;
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
 use crate::gateway::protocol::json::splice;
 use crate::gateway::protocol::list::{self, Entry, Override};
+use crate::gateway::protocol::list_changed;
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::List;
 use crate::gateway::upstream::{Content, Reply, UpstreamError};
-use crate::policy::snapshot::{Lifecycle, Registration, Tool};
-use crate::policy::{Item, Policy};
+use crate::policy::snapshot::{Lifecycle, Tool};
 
 /// What an answer is for, and so what is done with it.
 #[derive(Clone, Debug)]
 pub(in crate::gateway) enum Purpose {
     /// Opens a session.
     Initialize,
+    /// Says what the server can do, without opening a session.
+    Discover,
     /// Is filtered.
-    List(List),
+    List {
+        /// Which list.
+        list: List,
+        /// It was asked for with a cursor: it goes on with the list of before.
+        follows: bool,
+    },
     /// The use of a tool, a prompt, a resource or a task.
     Use {
         /// JSON text that callers of a deprecated tool find in `_meta`.
         deprecation: Option<Arc<str>>,
+        /// The server's own name of the tool, where one is used: a task that the result creates belongs to it.
+        tool: Option<Arc<str>>,
     },
     /// Passes.
     Plain,
@@ -55,6 +66,8 @@ pub(in crate::gateway) struct Delivery {
     pub(in crate::gateway) purpose: Purpose,
     /// The caller's place among long-lived streams, for a stream of its own.
     pub(in crate::gateway) open: Option<OpenStream>,
+    /// What is announced on a stream of its own.
+    pub(in crate::gateway) subscription: Option<Subscription>,
     pub(in crate::gateway) record: Recorder,
 }
 
@@ -111,13 +124,11 @@ impl Delivery {
     /// The policy in force now, and the caller's view of it: an answer may outlive several.
     pub(in crate::gateway) fn current(&self) -> (Arc<Force>, Caller) {
         let Some(force) = self.endpoint.force.load_full() else { return (self.force.clone(), self.caller.clone()) };
-        let mut caller = self.caller.clone();
-        caller.view = match (&caller.verified, &force.anonymous) {
-            (Some(verified), _) => force.view(verified),
-            (None, Some(view)) => view.clone(),
-            (None, None) => Arc::new(force.policy.subject(None)), // Without a role: nothing is visible.
-        };
-        (force, caller)
+        if Arc::ptr_eq(&force, &self.force) {
+            return (force, self.caller.clone());
+        }
+        let view = force.view_of(&self.caller, &self.force);
+        (force, Caller { view, verified: self.caller.verified.clone() })
     }
 
     fn check_status(&self, status: StatusCode) -> Result<(), Reject> {
@@ -166,10 +177,19 @@ impl Delivery {
             return Ok((cleaned(message), Outcome::Error));
         };
         match purpose {
-            Purpose::Initialize | Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
-            Purpose::List(list) => {
+            Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
+            Purpose::Initialize | Purpose::Discover => {
+                let clean = meta::strip_own(result);
+                let bytes = match list_changed::declare(clean.as_deref().unwrap_or(result)).or(clean) {
+                    Some(changed) => splice(message.text(), &[(range, changed)]).into(),
+                    None => message.bytes().clone(),
+                };
+                Ok((bytes, Outcome::Ok))
+            }
+            Purpose::List { list, follows } => {
                 let (force, caller) = self.current();
-                let filtered = filter(*list, result, &force, &caller).map_err(|_| garbage("it holds no list"))?;
+                let filtered =
+                    self.filter(*list, *follows, result, &force, &caller).map_err(|_| garbage("it holds no list"))?;
                 let text = filtered.map(|filtered| splice(message.text(), &[(range, filtered)]));
                 let text = text.as_deref().unwrap_or_else(|| message.text());
                 let bytes = match meta::strip_own(text) {
@@ -179,15 +199,15 @@ impl Delivery {
                 };
                 Ok((bytes, Outcome::Ok))
             }
-            Purpose::Use { deprecation } => {
+            Purpose::Use { deprecation, tool } => {
                 let seen: Used<'_> = serde_json::from_str(result).map_err(|_| garbage("the result is no object"))?;
                 if let Some(requests) = seen.input_requests
-                    && let Some(method) = forbidden_input(self.force.policy.snapshot().server_requests, requests)
+                    && let Some(method) = forbidden_input(self.current().0.policy.snapshot().server_requests, requests)
                 {
                     return Err(Reject::denied(format!("the server asked for {method}, which policy does not allow")));
                 }
-                if let Some(task) = seen.new_task() {
-                    self.endpoint.tasks.record(task, &self.caller);
+                if let (Some(tool), Some(task)) = (tool, seen.new_task()) {
+                    self.endpoint.tasks.record(task, &self.caller, tool);
                 }
                 let outcome =
                     if seen.is_error.is_some_and(|raw| raw.get() == "true") { Outcome::ToolError } else { Outcome::Ok };
@@ -204,6 +224,34 @@ impl Delivery {
                 Ok((bytes, outcome))
             }
         }
+    }
+}
+
+impl Delivery {
+    /// Takes out of a list what the caller may not see, and remembers what was listed.
+    fn filter(
+        &self,
+        list: List,
+        follows: bool,
+        result: &str,
+        force: &Force,
+        caller: &Caller,
+    ) -> Result<Option<String>, list::NoList> {
+        let now = Timestamp::now();
+        let mut names: Vec<Box<str>> = Vec::new();
+        let filtered = list::filter(list, result, |name, entry| {
+            names.push(name.into());
+            if shown(list, name, force, &caller.view, now).is_none() {
+                return Entry::Drop;
+            }
+            let declared = if list == List::Tools { force.policy.tool(name) } else { None };
+            match declared.and_then(overrides) {
+                None => Entry::Keep,
+                Some(change) => change.apply(entry).map_or(Entry::Drop, Entry::Replace),
+            }
+        })?;
+        self.endpoint.listings.record(list, follows, names, caller, force, now);
+        Ok(filtered)
     }
 }
 
@@ -284,31 +332,6 @@ pub(in crate::gateway) fn own_response(
         response = response.header(pair.0, pair.1);
     }
     respond(response, Body::Full(json.into()))
-}
-
-fn filter(list: List, result: &str, force: &Force, caller: &Caller) -> Result<Option<String>, list::NoList> {
-    let policy: &Policy = &force.policy;
-    let now = Timestamp::now();
-    let visible = |item: Item<'_>| policy.visible(&caller.view, item, now);
-    let keep = |item: Item<'_>| if visible(item) { Entry::Keep } else { Entry::Drop };
-    list::filter(list, result, |name, entry| match list {
-        List::Prompts => keep(Item::Prompt(name)),
-        List::Resources => keep(Item::Resource(name)),
-        List::Templates => keep(Item::ResourceTemplate(name)),
-        List::Tools => match policy.tool(name) {
-            _ if !visible(Item::Tool(name)) => Entry::Drop,
-            Some(tool) => match overrides(tool) {
-                None => Entry::Keep,
-                Some(change) => change.apply(entry).map_or(Entry::Drop, Entry::Replace),
-            },
-            None if policy.snapshot().registration == Registration::Auto
-                && policy.tool_by_exposed_name(name).is_none() =>
-            {
-                Entry::Keep
-            }
-            None => Entry::Drop,
-        },
-    })
 }
 
 /// What the declaration changes about a listed tool.

@@ -9,6 +9,7 @@ use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::json::{members, quote};
 use crate::gateway::protocol::methods::{self, Asked, Notice};
+use crate::gateway::tasks::Tasks;
 use crate::policy::Item;
 use crate::policy::snapshot::{Elicitation, Leave, ServerRequests};
 
@@ -30,6 +31,7 @@ pub(in crate::gateway) fn judge(
     force: &Force,
     caller: &Caller,
     session: Option<&Session>,
+    tasks: &Tasks,
 ) -> Fate {
     match message.kind {
         Kind::Notification => match methods::notice_from_server(&message.method) {
@@ -40,6 +42,11 @@ pub(in crate::gateway) fn judge(
                     .as_deref()
                     .is_some_and(|uri| force.policy.visible(&caller.view, Item::Resource(uri), Timestamp::now()));
                 if visible { Fate::Pass } else { Fate::Drop("it is about a resource that the caller may not see") }
+            }
+            Some(Notice::Task) => {
+                let now = Timestamp::now();
+                let served = message.task.as_deref().is_some_and(|task| tasks.serves(task, caller, force, now));
+                if served { Fate::Pass } else { Fate::Drop("it is about a task that is not the caller's") }
             }
             None => Fate::Drop("the notification is unknown"),
         },

@@ -5,6 +5,8 @@ pub(super) mod authorize;
 pub(super) mod deliver;
 pub(super) mod forward;
 pub(super) mod from_server;
+pub(super) mod list_changes;
+pub(super) mod listed;
 pub(super) mod listen;
 pub(super) mod record;
 pub(super) mod session;

@@ -84,6 +84,11 @@ impl Recorder {
         &self.request_id
     }
 
+    /// What is decided from here on is decided under this policy.
+    pub(in crate::gateway) fn policy(&mut self, force: &Arc<Force>) {
+        self.force = force.clone();
+    }
+
     pub(in crate::gateway) fn caller(&mut self, caller: &Caller) {
         self.caller = Some(caller.clone());
     }

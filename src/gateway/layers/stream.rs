@@ -9,13 +9,17 @@ use tokio::time::{Instant, timeout};
 use super::deliver::{Delivery, Purpose, same_id};
 use super::forward;
 use super::from_server::{self, Fate};
+use super::list_changes::ListChanges;
 use crate::gateway::audit::Outcome;
 use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
-use crate::gateway::protocol::error::{Reject, upstream_label};
+use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED, upstream_label};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::sse;
 use crate::gateway::upstream::{Event, EventStream, UpstreamError};
+
+/// The first message of a listen stream (2026-07-28).
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -28,6 +32,8 @@ struct State {
     round: u64,
     /// How the final answer came out, once it passed.
     outcome: Option<Outcome>,
+    /// What is announced on a stream of its own.
+    changes: Option<ListChanges>,
 }
 
 /// What the client gets of an event stream.
@@ -38,7 +44,10 @@ pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn S
     }
     let until = delivery.caller.expires_in().map(|left| Instant::now() + left);
     let round = delivery.endpoint.drain.round();
-    let state = State { delivery: Some(delivery), upstream, until, round, outcome: None };
+    let changes = delivery.subscription.clone().map(|subscription| {
+        ListChanges::new(subscription, &delivery.endpoint, delivery.force.clone(), &delivery.caller)
+    });
+    let state = State { delivery: Some(delivery), upstream, until, round, outcome: None, changes };
     Box::pin(stream::unfold(state, |mut state| async move {
         let bytes = state.next().await?;
         if let Some(delivery) = &mut state.delivery {
@@ -60,12 +69,20 @@ impl State {
                 biased;
                 () = closing.cancelled() => return self.end(Outcome::Unavailable),
                 () = drain.ends(self.round), if is_open => return self.end(Outcome::Ok), // The client comes back elsewhere.
+                () = due(&mut self.changes), if is_open => {
+                    match self.changed() {
+                        Ok(None) => continue,
+                        Ok(announced) => return announced,
+                        Err(reject) => return self.fail(&reject),
+                    }
+                }
                 next = timeout(wait, self.upstream.next()) => next,
             };
             if self.until.is_some_and(|until| until <= Instant::now()) {
                 return self.end(Outcome::Invalid); // The token has expired: a new stream needs a new one.
             }
-            if let Err(reject) = delivery.endpoint.check_link(&delivery.force) {
+            let enforced = delivery.endpoint.force.load_full();
+            if let Err(reject) = delivery.endpoint.check_link(enforced.as_ref().unwrap_or(&delivery.force)) {
                 return self.fail(&reject);
             }
             match next {
@@ -83,6 +100,17 @@ impl State {
                 },
             }
         }
+    }
+
+    /// What the caller is told of changed lists, if anything. A caller whose token would no longer be accepted is told
+    /// nothing more: the stream ends.
+    fn changed(&mut self) -> Result<Option<Bytes>, Reject> {
+        let (Some(delivery), Some(changes)) = (&self.delivery, &mut self.changes) else { return Ok(None) };
+        let (force, caller) = delivery.current();
+        if !force.admits(&caller, &delivery.force) {
+            return Err(Reject::malformed(UNAUTHENTICATED, "the token is not accepted any more"));
+        }
+        Ok(changes.compare(&force, &caller))
     }
 
     /// Ends the stream. `otherwise` is how it counts if no answer passed.
@@ -147,7 +175,8 @@ impl State {
             delivery.endpoint.changed.notify_one(); // A server over HTTP says it only to its sessions.
         }
         let (force, caller) = delivery.current();
-        let mut fate = from_server::judge(message, delivery.era, &force, &caller, delivery.session.as_deref());
+        let (session, tasks) = (delivery.session.as_deref(), &delivery.endpoint.tasks);
+        let mut fate = from_server::judge(message, delivery.era, &force, &caller, session, tasks);
         if message.kind == Kind::Request {
             let refused = match &fate {
                 Fate::Pass => None,
@@ -158,6 +187,15 @@ impl State {
             }
         }
         match fate {
+            Fate::Pass if message.method == ACKNOWLEDGED => {
+                let acknowledged = self.changes.as_mut().and_then(|changes| changes.acknowledged(message.text()));
+                let text = acknowledged.as_deref().unwrap_or(message.text());
+                let clean = meta::strip_own(text);
+                Ok(Some(match (clean, acknowledged) {
+                    (Some(text), _) | (None, Some(text)) => sse::replace_data(&event, &text),
+                    (None, None) => event.raw.clone(),
+                }))
+            }
             Fate::Pass => {
                 let clean = meta::strip_own(message.text());
                 Ok(Some(clean.map_or_else(|| event.raw.clone(), |text| sse::replace_data(&event, &text))))
@@ -176,6 +214,14 @@ impl State {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Waits until a comparison is due; for ever without one.
+async fn due(changes: &mut Option<ListChanges>) {
+    match changes {
+        Some(changes) => changes.due().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,6 +10,8 @@ use super::era::Era;
 pub enum Class {
     /// Opens a legacy session.
     Initialize,
+    /// Asks what the server can do: allowed to every caller that was let in.
+    Discover,
     /// Concerns the connection itself: allowed to every caller that was let in.
     Session,
     /// A list, filtered by what the caller may use.
@@ -29,7 +31,7 @@ pub enum Class {
 }
 
 /// The four lists.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum List {
     /// `tools/list`.
     Tools,
@@ -65,7 +67,7 @@ const FROM_CLIENT: [Row; 24] = [
     row("initialize",                       REQUEST, true,  false, Class::Initialize),
     row("notifications/initialized",        NOTICE,  true,  false, Class::Session),
     row("ping",                             REQUEST, true,  false, Class::Session),
-    row("server/discover",                  REQUEST, false, true,  Class::Session),
+    row("server/discover",                  REQUEST, false, true,  Class::Discover),
     row("prompts/list",                     REQUEST, true,  true,  Class::List(List::Prompts)),
     row("prompts/get",                      REQUEST, true,  true,  Class::Prompt),
     row("resources/list",                   REQUEST, true,  true,  Class::List(List::Resources)),
@@ -127,6 +129,8 @@ pub enum Notice {
     Plain,
     /// About one resource: only for those who may see it.
     ResourceUpdated,
+    /// About one task, with its result: only for its creator.
+    Task,
 }
 
 /// Class of a notification from a server; `None` is dropped.
@@ -139,9 +143,8 @@ pub fn notice_from_server(method: &str) -> Option<Notice> {
         | "notifications/prompts/list_changed"
         | "notifications/resources/list_changed"
         | "notifications/elicitation/complete"
-        | "notifications/subscriptions/acknowledged"
-        | "notifications/tasks"
-        | "notifications/tasks/status" => Some(Notice::Plain),
+        | "notifications/subscriptions/acknowledged" => Some(Notice::Plain),
+        "notifications/tasks" | "notifications/tasks/status" => Some(Notice::Task),
         "notifications/resources/updated" => Some(Notice::ResourceUpdated),
         _ => None,
     }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod headers;
 pub mod json;
 pub mod list;
+pub mod list_changed;
 pub mod meta;
 pub mod methods;
 pub mod sse;

@@ -50,6 +50,7 @@ impl Folder {
             url: format!("https://{name}.example.com"),
             subject_claim: "sub".to_owned(),
             groups_claim: "groups".to_owned(),
+            service_accounts: false,
             keys: Keys::Discovery,
         };
         let input = crate::policy::snapshot::Input {

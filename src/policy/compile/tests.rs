@@ -105,6 +105,7 @@ fn without_its_gateway_a_server_trusts_nobody() {
         url: format!("https://{name}"),
         subject_claim: "sub".to_owned(),
         groups_claim: "groups".to_owned(),
+        service_accounts: false,
         keys: Keys::Discovery,
     };
     let gateway = |anonymous: &str| Gateway {

@@ -124,6 +124,7 @@ fn issuers_are_unique_by_url() {
         url: url.to_owned(),
         subject_claim: "sub".to_owned(),
         groups_claim: "groups".to_owned(),
+        service_accounts: false,
         keys: Keys::Discovery,
     };
     let load = |issuers| Policy::load(Snapshot { issuers, ..snapshot(json!([]), json!([])) });

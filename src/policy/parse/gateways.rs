@@ -123,11 +123,12 @@ fn issuer(
         };
         // Kubernetes' own claims: the subject is `system:serviceaccount:NAMESPACE:NAME`, and there are no groups.
         let (subject_claim, groups_claim) = ("sub".to_owned(), "groups".to_owned());
-        return Issuer { name, url, subject_claim, groups_claim, keys: Keys::Inline(keys) };
+        let keys = Keys::Inline(keys);
+        return Issuer { name, url, subject_claim, groups_claim, keys, service_accounts: true };
     };
     let keys = keys(oidc.jwks.as_ref(), objects, object, pointer, report);
     let (subject_claim, groups_claim) = (oidc.subject_claim.clone(), oidc.groups_claim.clone());
-    Issuer { name, url, subject_claim, groups_claim, keys }
+    Issuer { name, url, subject_claim, groups_claim, keys, service_accounts: false }
 }
 
 fn keys(jwks: Option<&Jwks>, objects: &Objects, object: &ObjectRef, pointer: &str, report: &mut Report) -> Keys {

@@ -283,6 +283,7 @@ pub(in crate::policy) fn world() -> impl Strategy<Value = World> {
         url: format!("https://{name}.example.com"),
         subject_claim: "sub".to_owned(),
         groups_claim: "groups".to_owned(),
+        service_accounts: false,
         keys: Keys::Discovery,
     };
     let gateway = option::of(name(&["r0", "r1", "gone"])).prop_map(move |anonymous| Gateway {

@@ -9,11 +9,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use toolgate::policy::snapshot::{Effect, FORMAT, Registration, Role, Rule, ServerRequests, Snapshot, Target};
 use toolgate::policy::version::Version;
+use toolgate::wire::proto::from_gateway::Message as Said;
 
 use super::client::Client;
 use super::http;
 use super::policy::{PolicyServer, TOKEN};
-use super::process::{Process, until};
+use super::process::{Process, eventually, until};
 
 pub const NAMESPACE: &str = "agents";
 
@@ -166,4 +167,20 @@ fn text(path: &Path) -> String {
 /// The version at which each kind was seen so often.
 pub fn version(roles: u64) -> Version {
     Version { epoch: 1, seen: [("McpRole".to_owned(), roles)].into() }
+}
+
+/// Waits until it takes callers.
+pub async fn ready(gateway: &Sidecar) {
+    eventually("the gateway is ready", async || (gateway.status("/readyz").await == 200).then_some(())).await;
+}
+
+/// Waits until a version is acknowledged.
+pub async fn acked(policy: &PolicyServer, version: &Version) {
+    until("the policy is acknowledged", || {
+        policy.find(0, |said| match said {
+            Said::Ack(ack) => (ack.version.clone()?.seen == version.seen).then_some(()),
+            _ => None,
+        })
+    })
+    .await;
 }

@@ -121,7 +121,7 @@ fn set(signers: &[&Signer]) -> String {
 
 fn issuer(url: &str, keys: Keys) -> Issuer {
     let (name, subject_claim, groups_claim) = ("corp".to_owned(), "sub".to_owned(), "groups".to_owned());
-    Issuer { name, url: url.to_owned(), subject_claim, groups_claim, keys }
+    Issuer { name, url: url.to_owned(), subject_claim, groups_claim, keys, service_accounts: false }
 }
 
 fn trusting(issuers: &[Issuer]) -> Authenticator {

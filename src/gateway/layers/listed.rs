@@ -1,0 +1,191 @@
+//! What callers listed last, and whether a later policy shows them other names.
+//!
+//! Names are kept as the server gave them, before they were filtered: whether one is visible is asked again of the
+//! policy that is enforced then. Owns the memory and the comparison; streams announce what has changed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Weak};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::gateway::auth::Verified;
+use crate::gateway::endpoint::{Caller, Force};
+use crate::gateway::limits;
+use crate::gateway::protocol::methods::List;
+use crate::policy::snapshot::Registration;
+use crate::policy::{Item, SubjectView};
+
+/// The lists that callers of one server got. Bounded: the caller who listed least lately is forgotten.
+pub(in crate::gateway) struct Listings {
+    callers: moka::sync::Cache<Option<Arc<str>>, Arc<Listed>>,
+    /// Pages that were listed lately: most callers get the same ones, which are kept once.
+    pages: Mutex<VecDeque<Weak<Page>>>,
+}
+
+/// Pages that are compared with a new one.
+const PAGES: usize = 16;
+
+/// What one caller listed last.
+#[derive(Default)]
+pub(in crate::gateway) struct Listed {
+    lists: Mutex<BTreeMap<List, Listing>>,
+}
+
+/// One list, over all its pages.
+#[derive(Clone, Default)]
+struct Listing {
+    /// Counts pages.
+    number: u64,
+    pages: Vec<Arc<Page>>,
+    /// Digest over the names that the caller got.
+    shown: u64,
+    /// The token with which it was listed.
+    token: Option<Arc<Verified>>,
+    /// Too many names to remember: any policy may show others.
+    is_cut: bool,
+}
+
+/// Names of one page, in the server's order.
+#[derive(Debug, Eq, PartialEq)]
+struct Page(Vec<Box<str>>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        let callers = moka::sync::Cache::builder().max_capacity(limits::TOKENS).build();
+        Self { callers, pages: Mutex::default() }
+    }
+}
+
+impl Listings {
+    /// Remembers the names on a page of a list. `follows`: it was asked for with a cursor.
+    pub(in crate::gateway) fn record(
+        &self,
+        list: List,
+        follows: bool,
+        names: Vec<Box<str>>,
+        caller: &Caller,
+        force: &Force,
+        now: Timestamp,
+    ) {
+        let listed = self.of(caller);
+        let page = self.shared(Page(names));
+        let mut lists = listed.lists.lock();
+        let listing = lists.entry(list).or_default();
+        listing.number += 1;
+        if !follows {
+            *listing = Listing { number: listing.number, ..Listing::default() };
+        }
+        listing.token.clone_from(&caller.verified);
+        listing.pages.push(page);
+        let bytes = |page: &Arc<Page>| page.0.iter().map(|name| name.len() + size_of::<Box<str>>()).sum::<usize>();
+        if listing.pages.iter().map(bytes).sum::<usize>() > limits::LISTED_BYTES {
+            listing.pages.clear();
+            listing.is_cut = true;
+        }
+        listing.shown = listing.digest(list, force, &caller.view, now);
+    }
+
+    /// What a caller listed last.
+    pub(in crate::gateway) fn of(&self, caller: &Caller) -> Arc<Listed> {
+        self.callers.get_with(caller.key().cloned(), Arc::default)
+    }
+
+    fn shared(&self, page: Page) -> Arc<Page> {
+        let mut pages = self.pages.lock();
+        let known = pages.iter().find_map(|known| known.upgrade().filter(|known| **known == page));
+        known.unwrap_or_else(|| {
+            let page = Arc::new(page);
+            pages.truncate(PAGES - 1);
+            pages.push_front(Arc::downgrade(&page));
+            page
+        })
+    }
+}
+
+impl Listing {
+    /// Whether it was made with the caller's very token.
+    fn is_by(&self, caller: &Caller) -> bool {
+        match (&self.token, &caller.verified) {
+            (Some(listed), Some(own)) => Arc::ptr_eq(listed, own),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn digest(&self, list: List, force: &Force, view: &SubjectView, now: Timestamp) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let names = self.pages.iter().flat_map(|page| &page.0);
+        for shown in names.filter_map(|name| shown(list, name, force, view, now)) {
+            shown.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// The name under which a caller sees an entry of a list; `None` for one that is hidden.
+pub(in crate::gateway) fn shown<'a>(
+    list: List,
+    name: &'a str,
+    force: &'a Force,
+    view: &SubjectView,
+    now: Timestamp,
+) -> Option<&'a str> {
+    let policy = &force.policy;
+    let visible = |item: Item<'_>| policy.visible(view, item, now);
+    match list {
+        List::Prompts => visible(Item::Prompt(name)).then_some(name),
+        List::Resources => visible(Item::Resource(name)).then_some(name),
+        List::Templates => visible(Item::ResourceTemplate(name)).then_some(name),
+        List::Tools if !visible(Item::Tool(name)) => None,
+        List::Tools => match policy.tool(name) {
+            Some(tool) => Some(tool.exposed_name.as_deref().unwrap_or(name)),
+            None if policy.snapshot().registration == Registration::Auto
+                && policy.tool_by_exposed_name(name).is_none() =>
+            {
+                Some(name)
+            }
+            None => None,
+        },
+    }
+}
+
+/// A comparison of what a caller listed last with what it would see now, over time.
+pub(super) struct Comparison {
+    listings: Arc<Listed>,
+    /// What was enforced at the last comparison.
+    force: Arc<Force>,
+    view: Arc<SubjectView>,
+    /// The listing that was compared last, by its number, and its digest then.
+    compared: BTreeMap<List, (u64, u64)>,
+}
+
+impl Comparison {
+    pub(super) fn new(listings: Arc<Listed>, force: Arc<Force>, caller: &Caller) -> Self {
+        Self { listings, force, view: caller.view.clone(), compared: BTreeMap::new() }
+    }
+
+    /// The lists that would show the caller other names by now than when they were listed, or than at the last
+    /// comparison. Each change is found once.
+    pub(super) fn changed(&mut self, force: &Arc<Force>, caller: &Caller, now: Timestamp) -> Vec<List> {
+        let lists = self.listings.lists.lock().clone();
+        let mut changed = Vec::new();
+        for (list, listing) in &lists {
+            let digest = listing.digest(*list, force, &caller.view, now);
+            let before = match self.compared.insert(*list, (listing.number, digest)) {
+                Some((number, before)) if number == listing.number => before,
+                _ if listing.is_by(caller) => listing.shown,
+                _ => digest, // What another token of the caller's listed says nothing of what this one shows.
+            };
+            // Another client of the caller's may have listed anew before this one was told.
+            let under_another = !Arc::ptr_eq(force, &self.force)
+                && (listing.is_cut || digest != listing.digest(*list, &self.force, &self.view, now));
+            if digest != before || under_another {
+                changed.push(*list);
+            }
+        }
+        (self.force, self.view) = (force.clone(), caller.view.clone());
+        changed
+    }
+}
