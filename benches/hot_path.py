@@ -3,6 +3,9 @@
 
     hot_path.py run     measure, print tables, write benches/results/hot_path.json and hot_path.runs.json
     hot_path.py check   a short run; fails when a ratio of the recorded results is off by more than 20 %
+    hot_path.py versus PROGRAM
+                        this build and another one (the program `toolgate` of an earlier commit) in turn; fails when the
+                        median CPU per call is more than 5 % above the other's
 
 CPU per call of the gateway process is the robust figure; requests per second compare only within one run.
 """
@@ -20,6 +23,7 @@ from hotpath.machine import RESULTS, machine
 CONNECTIONS = (1, 32)
 RATIOS = ("cpu_vs_envoy_32", "rps_vs_envoy_32", "rps_vs_mcp_proxy_32")
 TOLERANCE = 0.2
+REGRESSION = 1.05
 
 
 def measure(peer: peers.Peer, connections: int, seconds: int) -> dict:
@@ -119,13 +123,56 @@ def run(rounds: int, seconds: int, build: bool) -> tuple[dict, list[dict], dict]
     return figures(runs, idle), runs, idle
 
 
+def versus(other: pathlib.Path, rounds: int, seconds: int, build: bool):
+    """Two builds of the gateway, interleaved, over HTTP and over stdio."""
+    peers.wrk()
+    if build:
+        peers.build()
+    with tempfile.TemporaryDirectory(prefix="toolgate-bench-") as folder:
+        bench = peers.Bench(pathlib.Path(folder))
+        try:
+            direct = bench.direct()
+            pairs = [
+                (bench.toolgate(upstream), bench.toolgate(upstream, "other", other)) for upstream in (direct.url, None)
+            ]
+            idle = {peer.name: peer.server.rss_mib() for pair in pairs for peer in pair}
+            for peer in (peer for pair in pairs for peer in pair):
+                peers.check(peer)
+                measure(peer, 32, 1)
+            runs = []
+            for number in range(rounds):
+                for connections in CONNECTIONS:
+                    for ours, theirs in pairs:
+                        # Who goes first alternates, so that neither always meets a machine that the other has warmed.
+                        for peer in (ours, theirs) if number % 2 else (theirs, ours):
+                            runs.append(measure(peer, connections, seconds))
+                            print(number, json.dumps(runs[-1]), flush=True)
+        finally:
+            bench.stop()
+    middle = medians(runs)
+    tables(middle, idle)
+    print()
+    ratios = {}
+    for ours, theirs in pairs:
+        for at in CONNECTIONS:
+            ratios[ours.name, at] = middle[ours.name, at]["cpu_us_per_call"] / middle[theirs.name, at]["cpu_us_per_call"]
+            print(f"{ours.name}, {at} connections: {ratios[ours.name, at]:.3f} times the other's CPU per call")
+    if max(ratios.values()) > REGRESSION:
+        raise SystemExit(1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "check"])
+    parser.add_argument("what", choices=["run", "check", "versus"])
+    parser.add_argument("program", nargs="?", type=pathlib.Path, help="of versus: the other program")
     parser.add_argument("--rounds", type=int, help="default: 5 for run, 3 for check")
     parser.add_argument("--seconds", type=int, help="of one measurement; default: 3 for run, 2 for check")
     parser.add_argument("--no-build", action="store_true", help="measure what target/release holds")
     arguments = parser.parse_args()
+    if (arguments.what == "versus") != (arguments.program is not None):
+        parser.error("versus, and nothing else, takes a program")
+    if arguments.program:
+        return versus(arguments.program.absolute(), arguments.rounds or 5, arguments.seconds or 3, not arguments.no_build)
     short = arguments.what == "check"
     now, runs, idle = run(arguments.rounds or (3 if short else 5), arguments.seconds or (2 if short else 3), not arguments.no_build)
     print("\n" + json.dumps(now, indent=2))

@@ -91,14 +91,14 @@ class Bench:
         url = server.wait_for(lambda: next(iter(server.log.read_text().split()), ""))
         return Peer("direct", url, server, requests.write(self.folder / "direct.tsv", ["-"]), False)
 
-    def toolgate(self, upstream: str | None) -> Peer:
+    def toolgate(self, upstream: str | None, name: str = "toolgate", program: pathlib.Path = TARGET / "toolgate") -> Peer:
         """Default settings; the upstream is an HTTP endpoint, or the echo as a child process."""
-        name = "toolgate" if upstream else "toolgate stdio"
+        name = name if upstream else f"{name} stdio"
         folder = self.folder / name.replace(" ", "-")
         echo = [str(TARGET / "examples/fixture-conformance"), "--stdio", "--echo-tools", str(requests.DECLARED_TOOLS)]
         requests.manifests(folder, upstream, None if upstream else echo)
         ready, audit = folder / "ready.json", self.folder / f"{folder.name}.audit"
-        command = [TARGET / "toolgate", "local", folder, "--ready-file", ready, "--audit", audit]
+        command = [program, "local", folder, "--ready-file", ready, "--audit", audit]
         server = self.start(folder.name, command)
         told = server.wait_for(lambda: json.loads(ready.read_text()))
         bearer = [told["identities"][requests.identity(at)]["token"] for at in range(requests.IDENTITIES)]
