@@ -189,3 +189,106 @@ impl Comparison {
         changed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::gateway::fetch::Fetcher;
+    use crate::policy::Policy;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A policy that shows whoever calls without a token these tools of `a`, `b` and `c`.
+    fn showing(tools: &[&str]) -> Arc<Force> {
+        let annotations = json!({"readOnly": false, "destructive": true, "idempotent": false, "openWorld": true});
+        let tool = |name: &str| json!({"name": name, "lifecycle": "Active", "annotations": annotations});
+        let mut renamed = tool("c");
+        renamed["exposedName"] = json!("x");
+        let snapshot = json!({
+            "format": 1, "target": {"namespace": "default", "server": "ops"}, "urls": ["http://127.0.0.1/mcp"],
+            "registration": "Declared", "tools": [tool("a"), tool("b"), renamed], "issuers": [], "inputs": [],
+            "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"}, "anonymous": "dev",
+            "roles": [{"name": "dev", "rules": [{"index": 0, "effect": "Allow", "tools": tools}]}],
+        });
+        let policy = Arc::new(Policy::from_json(snapshot.to_string().as_bytes()).unwrap());
+        Arc::new(Force::new(policy, None, &Fetcher::new(true), &Metrics::new()))
+    }
+
+    fn caller(force: &Force) -> Caller {
+        Caller { verified: None, view: Arc::new(force.policy.subject(None)) }
+    }
+
+    fn list(listings: &Listings, follows: bool, names: &[&str], force: &Force) {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        listings.record(List::Tools, follows, names, &caller(force), force, Timestamp::now());
+    }
+
+    fn changed(comparison: &mut Comparison, force: &Arc<Force>) -> bool {
+        comparison.changed(force, &caller(force), Timestamp::now()) == [List::Tools]
+    }
+
+    #[test]
+    fn a_change_is_found_once_and_only_in_names_that_were_listed() {
+        let (all, fewer, none) = (showing(&["*"]), showing(&["a", "c"]), showing(&["c"]));
+        let listings = Listings::default();
+        list(&listings, false, &["a"], &all);
+        list(&listings, true, &["b"], &all);
+        let mut comparison = Comparison::new(listings.of(&caller(&all)), all.clone(), &caller(&all));
+
+        assert!(!changed(&mut comparison, &all));
+        assert!(changed(&mut comparison, &fewer));
+        assert!(!changed(&mut comparison, &fewer));
+        list(&listings, false, &["a"], &fewer);
+        assert!(!changed(&mut comparison, &fewer), "it was listed under the same policy");
+        assert!(changed(&mut comparison, &none));
+        list(&listings, false, &["z"], &none);
+        assert!(!changed(&mut comparison, &all), "none of the names that were listed is visible under either");
+    }
+
+    #[test]
+    fn a_change_before_the_stream_was_opened_is_found() {
+        let (all, fewer) = (showing(&["*"]), showing(&["a"]));
+        let listings = Listings::default();
+        list(&listings, false, &["a", "b"], &all);
+
+        assert!(changed(&mut Comparison::new(listings.of(&caller(&fewer)), fewer.clone(), &caller(&fewer)), &fewer));
+    }
+
+    #[test]
+    fn another_client_of_the_caller_that_lists_first_keeps_no_change_from_this_one() {
+        let (all, fewer) = (showing(&["*"]), showing(&["a"]));
+        let listings = Listings::default();
+        list(&listings, false, &["a", "b"], &all);
+        let mut comparison = Comparison::new(listings.of(&caller(&all)), all.clone(), &caller(&all));
+        assert!(!changed(&mut comparison, &all));
+
+        list(&listings, false, &["a", "b"], &fewer);
+
+        assert!(changed(&mut comparison, &fewer));
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_not_kept_and_any_policy_may_show_others() {
+        let (one, other) = (showing(&["a"]), showing(&["a"]));
+        let listings = Listings::default();
+        let long = "n".repeat(limits::LISTED_BYTES);
+        list(&listings, false, &["a", &long], &one);
+        let mut comparison = Comparison::new(listings.of(&caller(&one)), one.clone(), &caller(&one));
+
+        assert!(!changed(&mut comparison, &one));
+        assert!(changed(&mut comparison, &other));
+        list(&listings, false, &["a"], &other);
+        assert!(!changed(&mut comparison, &showing(&["a", "b"])), "a short list is remembered again");
+    }
+
+    #[test]
+    fn equal_pages_of_different_callers_are_kept_once() {
+        let force = showing(&["*"]);
+        let listings = Listings::default();
+        list(&listings, false, &["a", "b"], &force);
+        let other = listings.shared(Page(vec!["a".into(), "b".into()]));
+
+        assert_eq!(Arc::strong_count(&other), 2);
+    }
+}
