@@ -7,7 +7,8 @@ import socket
 DENIED = -31001
 UNKNOWN = -32602
 # The server or the gateway could not: says nothing about policy.
-UNDECIDED = {-31002: "limited", -31003: "unavailable", -31004: "timeout", -31005: "not ready", -31006: "session"}
+UNDECIDED = {-31002: "limited", -31003: "unavailable", -31004: "timeout", -31005: "not ready", -31006: "session",
+             -31010: "refused by the server"}
 
 
 class Client:

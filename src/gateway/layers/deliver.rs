@@ -19,14 +19,14 @@ use crate::gateway::body::Body;
 use crate::gateway::endpoint::{Caller, Endpoint, Force, OpenStream};
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
-use crate::gateway::protocol::error::Reject;
+use crate::gateway::protocol::error::{Reject, upstream_label};
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
 use crate::gateway::protocol::json::splice;
 use crate::gateway::protocol::list::{self, Entry, Override};
 use crate::gateway::protocol::list_changed;
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::List;
-use crate::gateway::upstream::{Content, Reply, UpstreamError};
+use crate::gateway::upstream::{Content, Reached, Reply, UpstreamError};
 use crate::policy::snapshot::{Lifecycle, Tool};
 
 /// What an answer is for, and so what is done with it.
@@ -95,7 +95,7 @@ impl Delivery {
             // What a broken server prints is for its operator, not for its callers.
             Content::Opaque(_) if reply.status.is_server_error() => {
                 let failed = format!("it failed with HTTP {}", reply.status.as_u16());
-                return refuse(self.record, &UpstreamError::Garbage(failed).into());
+                return refuse(self.record, &garbage(&failed));
             }
             Content::Opaque(bytes) => (bytes, Some("text/plain; charset=utf-8"), status_outcome(reply.status)),
             Content::Json(bytes) => match self.json(bytes, reply.status) {
@@ -135,13 +135,15 @@ impl Delivery {
         match status {
             // The challenge of a server would send the client to a foreign login.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(UpstreamError::Unreachable(format!("it refused the gateway with HTTP {}", status.as_u16())).into())
+                let error = UpstreamError::Refused(status.as_u16());
+                self.force.metrics.upstream_error(upstream_label(&error));
+                Err(error.into())
             }
             StatusCode::NOT_FOUND if self.era == Era::Legacy && self.session.is_some() => {
                 if let Some(session) = &self.session {
                     self.endpoint.sessions.remove(&session.id);
                 }
-                Err(Reject::no_session())
+                Err(Reject::no_session().reached(Reached::Yes))
             }
             _ => Ok(()),
         }
@@ -149,7 +151,6 @@ impl Delivery {
 
     /// One JSON message, as the whole answer.
     fn json(&mut self, bytes: Bytes, status: StatusCode) -> Result<(Bytes, Outcome), Reject> {
-        let garbage = |what: &str| Reject::from(UpstreamError::Garbage(what.to_owned()));
         let message = Envelope::parse_trusting(bytes);
         if !status.is_success() {
             // An error may come without an id, or without being JSON-RPC at all: it tells nothing that is filtered.
@@ -172,7 +173,6 @@ impl Delivery {
 
     /// The final answer to a request: what the client gets, and how it counts.
     pub(in crate::gateway) fn answer(&self, purpose: &Purpose, message: &Envelope) -> Result<(Bytes, Outcome), Reject> {
-        let garbage = |what: &str| Reject::from(UpstreamError::Garbage(what.to_owned()));
         let (Some(result), Some(range)) = (message.result(), message.result_range()) else {
             return Ok((cleaned(message), Outcome::Error));
         };
@@ -204,7 +204,8 @@ impl Delivery {
                 if let Some(requests) = seen.input_requests
                     && let Some(method) = forbidden_input(self.current().0.policy.snapshot().server_requests, requests)
                 {
-                    return Err(Reject::denied(format!("the server asked for {method}, which policy does not allow")));
+                    let reject = Reject::denied(format!("the server asked for {method}, which policy does not allow"));
+                    return Err(reject.reached(Reached::Yes));
                 }
                 if let (Some(tool), Some(task)) = (tool, seen.new_task()) {
                     self.endpoint.tasks.record(task, &self.caller, tool);
@@ -287,6 +288,11 @@ impl Used<'_> {
             _ => None,
         }
     }
+}
+
+/// The server's answer is not valid. It did answer, so it saw the request.
+pub(super) fn garbage(what: &str) -> Reject {
+    Reject::from(UpstreamError::Garbage(what.to_owned())).reached(Reached::Yes)
 }
 
 fn cleaned(message: &Envelope) -> Bytes {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
-use super::deliver::{Delivery, Purpose, same_id};
+use super::deliver::{Delivery, Purpose, garbage, same_id};
 use super::forward;
 use super::from_server::{self, Fate};
 use super::list_changes::ListChanges;
@@ -16,7 +16,7 @@ use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED, upstream_label};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::sse;
-use crate::gateway::upstream::{Event, EventStream, UpstreamError};
+use crate::gateway::upstream::{Event, EventStream, Reached};
 
 /// The first message of a listen stream (2026-07-28).
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -136,6 +136,7 @@ impl State {
             if let Some(session) = &delivery.session {
                 session.take_purpose(id);
             }
+            let reject = reject.clone().reached(Reached::Yes); // The server had begun to answer.
             sse::encode(&reject.body(Some(id), delivery.record.request_id()))
         });
         delivery.record.refused(reject);
@@ -150,8 +151,7 @@ impl State {
             session.saw(id);
         }
         let Some(data) = event.data.clone() else { return Ok(Some(event.raw)) };
-        let message =
-            Envelope::parse_trusting(data).map_err(|error| Reject::from(UpstreamError::Garbage(error.to_string())))?;
+        let message = Envelope::parse_trusting(data).map_err(|error| garbage(&error.to_string()))?;
         if message.kind == Kind::Response {
             let Some((purpose, own)) = waiting(delivery, &message) else {
                 tracing::warn!(server = %delivery.endpoint.name, "an answer that nobody waits for was dropped");

@@ -12,7 +12,7 @@ use super::envelope::Kind;
 use super::era::{self, Era};
 use super::headers::Mismatch;
 use crate::gateway::audit::Outcome;
-use crate::gateway::upstream::UpstreamError;
+use crate::gateway::upstream::{Reached, UpstreamError};
 
 /// JSON-RPC: not JSON, too deep, or with duplicate keys.
 pub const PARSE: i64 = -32700;
@@ -49,6 +49,11 @@ pub const HTTP: i64 = -31008;
 
 /// The policy in force may be out of date, and says that it then must not be used.
 pub const STALE: i64 = -31009;
+/// The server refuses the gateway: its answer was HTTP 401 or 403.
+pub const REFUSED: i64 = -31010;
+
+/// Member of `error.data`: whether the server saw the request, as [`Reached::as_str`] says it.
+const REACHED: &str = "reachedServer";
 
 /// A refusal, ready to be sent.
 #[derive(Clone, Debug)]
@@ -80,6 +85,13 @@ impl Reject {
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.data.push((key, value.into()));
         self
+    }
+
+    /// With what is known of whether the server saw the request, instead of what was said before.
+    #[must_use]
+    pub fn reached(mut self, reached: Reached) -> Self {
+        self.data.retain(|(key, _)| *key != REACHED);
+        self.with(REACHED, reached.as_str())
     }
 
     /// With a header.
@@ -148,6 +160,12 @@ impl Reject {
         Self::new(StatusCode::NOT_FOUND, SESSION, Outcome::Invalid, "session not found: send initialize again")
     }
 
+    /// The server answered 401 or 403. Its own words and its challenge stay here: they would send the client to a
+    /// foreign login, with a token that is not for it.
+    fn upstream_refused(message: String) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, REFUSED, Outcome::Unavailable, message)
+    }
+
     /// The body: a JSON-RPC error. `id` is JSON text, `null` where it is unknown.
     pub fn body(&self, id: Option<&str>, request_id: &str) -> String {
         let mut data = serde_json::Map::new();
@@ -196,7 +214,9 @@ impl From<Mismatch> for Reject {
 pub const fn upstream_label(error: &UpstreamError) -> &'static str {
     match error {
         UpstreamError::Unreachable(_) => "unreachable",
-        UpstreamError::Gone => "gone",
+        UpstreamError::Unsent => "unsent",
+        UpstreamError::Gone | UpstreamError::Exited(_) => "gone",
+        UpstreamError::Refused(_) => "refused",
         UpstreamError::Garbage(_) => "garbage",
         UpstreamError::Timeout => "timeout",
         UpstreamError::TooLarge(_) => "too_large",
@@ -209,20 +229,25 @@ pub const fn upstream_label(error: &UpstreamError) -> &'static str {
 impl From<UpstreamError> for Reject {
     fn from(error: UpstreamError) -> Self {
         let message = error.to_string();
-        match error {
+        let reached = error.reached_server();
+        let reject = match error {
             UpstreamError::Timeout => Self::new(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, Outcome::Timeout, message),
             UpstreamError::Exhausted(_) => Self::limited(message),
             UpstreamError::NoSession => Self::no_session(),
             UpstreamError::LegacyOnly => {
                 Self::malformed(VERSION, message).with("supported", era::LEGACY.to_vec()).with("requested", era::MODERN)
             }
+            UpstreamError::Refused(_) => Self::upstream_refused(message),
             UpstreamError::Unreachable(_)
+            | UpstreamError::Unsent
             | UpstreamError::Gone
+            | UpstreamError::Exited(_)
             | UpstreamError::Garbage(_)
             | UpstreamError::TooLarge(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, UNAVAILABLE, Outcome::Unavailable, message)
             }
-        }
+        };
+        reject.reached(reached)
     }
 }
 
@@ -243,8 +268,39 @@ mod tests {
 
     #[test]
     fn own_codes_lie_outside_the_reserved_range() {
-        for code in [DENIED, LIMITED, UNAVAILABLE, TIMEOUT, NOT_READY, SESSION, UNAUTHENTICATED, HTTP, STALE] {
+        for code in [DENIED, LIMITED, UNAVAILABLE, TIMEOUT, NOT_READY, SESSION, UNAUTHENTICATED, HTTP, STALE, REFUSED] {
             assert!(!(-32768..=-32000).contains(&code));
         }
+    }
+
+    #[test]
+    fn every_upstream_error_says_whether_the_server_may_have_seen_the_request() {
+        let cases = [
+            (UpstreamError::Unreachable("refused".to_owned()), 502, UNAVAILABLE, "unreachable", "no"),
+            (UpstreamError::Unsent, 502, UNAVAILABLE, "unsent", "no"),
+            (UpstreamError::Exhausted("full"), 429, LIMITED, "exhausted", "no"),
+            (UpstreamError::NoSession, 404, SESSION, "no_session", "no"),
+            (UpstreamError::LegacyOnly, 400, VERSION, "legacy_only", "no"),
+            (UpstreamError::Gone, 502, UNAVAILABLE, "gone", "maybe"),
+            (UpstreamError::Exited("status 1".to_owned()), 502, UNAVAILABLE, "gone", "maybe"),
+            (UpstreamError::Garbage("html".to_owned()), 502, UNAVAILABLE, "garbage", "maybe"),
+            (UpstreamError::TooLarge(1), 502, UNAVAILABLE, "too_large", "maybe"),
+            (UpstreamError::Timeout, 504, TIMEOUT, "timeout", "maybe"),
+            (UpstreamError::Refused(401), 502, REFUSED, "refused", "yes"),
+        ];
+        for (error, status, code, label, reached) in cases {
+            assert_eq!(upstream_label(&error), label);
+            let reject = Reject::from(error);
+            let body: Value = serde_json::from_str(&reject.body(None, "r")).unwrap();
+            assert_eq!((reject.status.as_u16(), reject.code), (status, code), "{label}");
+            assert_eq!(body["error"]["data"]["reachedServer"], reached, "{label}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_later_replaces_what_was_unsure() {
+        let body = Reject::from(UpstreamError::Gone).reached(Reached::Yes).body(None, "r");
+
+        assert!(body.contains(r#""reachedServer":"yes""#) && !body.contains("maybe"), "{body}");
     }
 }

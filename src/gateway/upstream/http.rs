@@ -398,7 +398,8 @@ fn events(body: Incoming, idle: Option<Duration>, limit: usize) -> EventStream {
     }))
 }
 
-/// What a failed request means. Only a failed connect proves that nothing reached the server.
+/// What a failed request means. A failed connect proves that nothing reached the server, and so does a request that
+/// hyper gave back: it is `canceled` only where nothing of it was written.
 fn classify(error: &ClientError) -> UpstreamError {
     if error.is_connect() {
         let mut cause: &dyn std::error::Error = error;
@@ -409,6 +410,7 @@ fn classify(error: &ClientError) -> UpstreamError {
     }
     match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
         Some(source) if source.is_parse() => UpstreamError::Garbage(format!("not HTTP/1.1: {source}")),
+        Some(source) if source.is_canceled() => UpstreamError::Unsent,
         _ => UpstreamError::Gone,
     }
 }

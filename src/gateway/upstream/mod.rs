@@ -78,9 +78,18 @@ pub enum UpstreamError {
     /// No connection, or no child process: nothing reached the server.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
+    /// The connection or the process ended before anything of the message was written to it.
+    #[error("the server went away before the request was sent to it")]
+    Unsent,
     /// The connection or the process ended before the answer was complete.
     #[error("the server went away before it answered")]
     Gone,
+    /// The process ended before it answered, and why is known.
+    #[error("the server ended before it answered: {0}")]
+    Exited(String),
+    /// The server answered 401 or 403: what it refused is the gateway, since a caller's token is never passed on.
+    #[error("the server refused the gateway with HTTP {0}: its administrator must let the gateway in")]
+    Refused(u16),
     /// The answer is not valid MCP.
     #[error("the server's answer is not valid: {0}")]
     Garbage(String),
@@ -99,6 +108,44 @@ pub enum UpstreamError {
     /// A modern request for a server that speaks only legacy revisions.
     #[error("this server speaks MCP 2025-11-25 or earlier: send initialize")]
     LegacyOnly,
+}
+
+/// Whether a server saw the message that it gave no answer to, and so may have acted on it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reached {
+    /// Certainly not: sending it again does nothing twice.
+    No,
+    /// It was written, in part at least, and what became of it is not known.
+    Maybe,
+    /// Certainly: an answer had begun.
+    Yes,
+}
+
+impl Reached {
+    /// As `error.data.reachedServer` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Maybe => "maybe",
+            Self::Yes => "yes",
+        }
+    }
+}
+
+impl UpstreamError {
+    /// Whether the server may have seen the message. What is not certain is [`Reached::Maybe`].
+    ///
+    /// This is about an exchange that brought no [`Reply`]. Once there is one, the server was reached, whatever comes
+    /// afterwards.
+    pub const fn reached_server(&self) -> Reached {
+        match self {
+            Self::Unreachable(_) | Self::Unsent | Self::Exhausted(_) | Self::NoSession | Self::LegacyOnly => {
+                Reached::No
+            }
+            Self::Gone | Self::Exited(_) | Self::Garbage(_) | Self::Timeout | Self::TooLarge(_) => Reached::Maybe,
+            Self::Refused(_) => Reached::Yes,
+        }
+    }
 }
 
 /// How to reach a server.

@@ -191,10 +191,11 @@ impl<S: Clone> Calls<S> {
         Some(edited(message.text(), vec![(range, asked.original)]))
     }
 
-    /// Closes everything, returning where messages went.
-    pub(super) fn drain(&mut self) -> Vec<S> {
+    /// Closes everything, returning the calls that somebody waits for, and where their messages went.
+    pub(super) fn drain(&mut self) -> Vec<(u64, S)> {
         self.asked.clear();
-        std::mem::take(&mut self.open).into_values().filter_map(|call| call.sink().cloned()).collect()
+        let open = std::mem::take(&mut self.open);
+        open.into_iter().filter_map(|(own, call)| Some((own, call.sink()?.clone()))).collect()
     }
 
     /// Whether no call is running as far as anybody knows.

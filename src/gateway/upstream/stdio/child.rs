@@ -2,7 +2,7 @@
 //!
 //! Owns the pipes and the table of calls. Knows neither sessions' lifetimes nor when to start another child.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) struct Child {
     pub(super) name: Arc<str>,
     era: Era,
     pub(super) bounds: Bounds,
-    lines: mpsc::Sender<Bytes>,
+    lines: mpsc::Sender<Queued>,
     state: Mutex<State>,
     odd_lines: AtomicU32,
     changed: Arc<Notify>,
@@ -60,7 +60,22 @@ enum Out {
     /// The client cancelled it: nothing follows.
     Cancelled,
     /// The child ended.
-    Failed(End),
+    Failed(Failure),
+}
+
+/// A line on its way to a child.
+pub(super) struct Queued {
+    pub(super) line: Bytes,
+    /// The call that it begins.
+    pub(super) call: Option<u64>,
+}
+
+/// How the child's end concerns one call.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    end: End,
+    /// Nothing of the call was written to the child.
+    is_unsent: bool,
 }
 
 impl Measured for Out {
@@ -131,7 +146,7 @@ impl Child {
             state.calls.open(owner, message, sink, Instant::now())?
         };
         let mut ticket = Ticket { child: self.clone(), own, over: false };
-        if let Err(error) = self.write(text).await {
+        if let Err(error) = self.write(text, Some(own)).await {
             ticket.over = true;
             self.state.lock().calls.forget(own);
             return Err(error);
@@ -152,7 +167,7 @@ impl Child {
                 Ok(Content::Events(answers(message, source, ticket, idle)))
             }
             Some(Out::Cancelled) => Ok(Content::Events(Box::pin(futures::stream::empty()))),
-            Some(Out::Failed(end)) => Err(self.error(end)),
+            Some(Out::Failed(failure)) => Err(self.error(failure)),
             None => Err(UpstreamError::Gone),
         }
     }
@@ -178,7 +193,7 @@ impl Child {
     /// Sends a message that has no answer.
     pub(super) async fn notify(&self, message: String) -> Result<(), UpstreamError> {
         self.state.lock().check()?;
-        self.write(message).await
+        self.write(message, None).await
     }
 
     /// Passes a client's cancellation on, if it names a running call of this owner.
@@ -190,14 +205,14 @@ impl Child {
         if let Some(sink) = sink {
             let _ = sink.push(Out::Cancelled);
         }
-        self.write(text).await
+        self.write(text, None).await
     }
 
     /// Passes a client's answer on, if the child waits for it from this owner.
     pub(super) async fn answer(&self, owner: &Owner, message: &Envelope) -> Result<(), UpstreamError> {
         let answer = self.state.lock().calls.answer(owner, message);
         if let Some(text) = answer {
-            return self.write(text).await;
+            return self.write(text, None).await;
         }
         tracing::debug!(server = %self.name, "an answer that nobody asked for was dropped");
         Ok(())
@@ -235,10 +250,11 @@ impl Child {
         self.state.lock().mailbox(session).watch(uri, on);
     }
 
-    async fn write(&self, message: String) -> Result<(), UpstreamError> {
-        match timeout(self.bounds.write, self.lines.send(frame(message))).await {
+    /// Queues a message; `call` is the one that it begins. On an error nothing of it reaches the child.
+    async fn write(&self, message: String, call: Option<u64>) -> Result<(), UpstreamError> {
+        match timeout(self.bounds.write, self.lines.send(Queued { line: frame(message), call })).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(UpstreamError::Gone),
+            Ok(Err(_)) => Err(UpstreamError::Unsent),
             Err(_) => Err(UpstreamError::Exhausted("the server does not read its input")),
         }
     }
@@ -294,7 +310,7 @@ impl Child {
 
     /// Sends without waiting: the reader of a child must never wait for its writer.
     fn push(&self, message: String) {
-        if self.lines.try_send(frame(message)).is_err() {
+        if self.lines.try_send(Queued { line: frame(message), call: None }).is_err() {
             tracing::debug!(server = %self.name, "a message for the server was dropped: it does not read");
         }
     }
@@ -309,18 +325,19 @@ impl Child {
         }
     }
 
-    /// Takes no more calls, and fails those that wait.
-    pub(super) fn end(&self, end: End) {
+    /// Takes no more calls, and fails those that wait. `unsent` are calls whose line was never written.
+    pub(super) fn end(&self, end: End, unsent: &HashSet<u64>) {
         let mut state = self.state.lock();
         state.ended = Some(end);
-        for sink in state.calls.drain() {
-            let _ = sink.push(Out::Failed(end));
+        for (own, sink) in state.calls.drain() {
+            let _ = sink.push(Out::Failed(Failure { end, is_unsent: unsent.contains(&own) }));
         }
         state.mailboxes.clear();
     }
 
-    fn error(&self, end: End) -> UpstreamError {
-        match end {
+    fn error(&self, failure: Failure) -> UpstreamError {
+        match failure.end {
+            _ if failure.is_unsent => UpstreamError::Unsent,
             End::Gone => UpstreamError::Gone,
             End::TooLarge => UpstreamError::TooLarge(self.bounds.message),
         }
@@ -330,7 +347,7 @@ impl Child {
 impl State {
     fn check(&mut self) -> Result<(), UpstreamError> {
         self.used = Instant::now();
-        if self.ended.is_some() { Err(UpstreamError::Gone) } else { Ok(()) }
+        if self.ended.is_some() { Err(UpstreamError::Unsent) } else { Ok(()) }
     }
 
     fn mailbox(&mut self, session: &Arc<str>) -> &mut Mailbox {
@@ -390,8 +407,8 @@ fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Durat
                 ticket.over = true;
                 None
             }
-            Some(Out::Failed(end)) => {
-                let error = ticket.child.error(end);
+            Some(Out::Failed(failure)) => {
+                let error = ticket.child.error(failure);
                 Some((Err(error), None))
             }
             None => Some((Err(UpstreamError::Gone), None)),

@@ -2,11 +2,10 @@
 //!
 //! Owns the pipes. What a line means is the child's to say.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -15,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::child::{Child, End};
+use super::child::{Child, End, Queued};
 use super::process::{Pipes, Process};
 use super::wire::{Line, Lines};
 
@@ -44,7 +43,7 @@ pub(super) async fn live(
     child: Arc<Child>,
     mut process: Process,
     Pipes { stdin, stdout, stderr }: Pipes,
-    queue: mpsc::Receiver<Bytes>,
+    mut queue: mpsc::Receiver<Queued>,
     stop: CancellationToken,
 ) -> Exit {
     /// What a process wrote before it exited is read at most this long: others may hold its output open.
@@ -54,15 +53,15 @@ pub(super) async fn live(
     let (name, kept) = (child.name.clone(), last_lines.clone());
     let log = stderr.map(|stderr| AbortOnDropHandle::new(tokio::spawn(log(name, stderr, kept))));
     let mut reader = Box::pin(read(&child, stdout).fuse());
-    let mut writer = Box::pin(write(stdin, queue, child.bounds.write));
+    let mut writer = Box::pin(write(stdin, &mut queue, child.bounds.write));
     let (end, asked) = tokio::select! {
         end = &mut reader => (end, false),
         () = &mut writer => (End::Gone, false),
         () = process.exited() => (timeout(REST, &mut reader).await.unwrap_or(End::Gone), false),
         () = stop.cancelled() => (End::Gone, true),
     };
-    child.end(end);
     drop(writer); // Closes the child's standard input, which asks it to end.
+    child.end(end, &unsent(&mut queue));
     let up = started.elapsed();
     let ended = tokio::select! {
         ended = process.end(child.bounds.grace) => ended,
@@ -96,8 +95,14 @@ async fn read(child: &Child, stdout: impl AsyncRead + Unpin) -> End {
     }
 }
 
-async fn write(mut stdin: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Bytes>, limit: Duration) {
-    while let Some(line) = queue.recv().await {
+/// The calls whose lines nobody began to write. None comes later: whoever has a line now is told that it is too late.
+fn unsent(queue: &mut mpsc::Receiver<Queued>) -> HashSet<u64> {
+    queue.close();
+    std::iter::from_fn(|| queue.try_recv().ok()).filter_map(|queued| queued.call).collect()
+}
+
+async fn write(mut stdin: impl AsyncWrite + Unpin, queue: &mut mpsc::Receiver<Queued>, limit: Duration) {
+    while let Some(Queued { line, .. }) = queue.recv().await {
         // A child that reads nothing for so long is hung; its callers must not wait for ever.
         match timeout(limit, stdin.write_all(&line)).await {
             Ok(Ok(())) => {}

@@ -37,7 +37,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
-use super::{Content, Event, EventStream, Outbound, Reply, UpstreamError, Verb};
+use super::{Content, Event, EventStream, Outbound, Reached, Reply, UpstreamError, Verb};
 use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;

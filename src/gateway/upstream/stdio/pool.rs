@@ -19,7 +19,7 @@ use super::calls::Owner;
 use super::child::Child;
 use super::greeting::{self, Greeting};
 use super::process::Process;
-use super::{Bounds, Config, Content, Sessions, UpstreamError};
+use super::{Bounds, Config, Content, Reached, Sessions, UpstreamError};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
 
@@ -159,7 +159,11 @@ impl Pool {
         running.child.join(session);
         match running.child.call(owner, message, self.bounds.start).await {
             Ok(content) => Ok((running, content)),
-            Err(error) => Err(self.explain(&running, error).await),
+            // The message went to a process: that it cannot be started again yet does not undo that.
+            Err(error) => Err(match (error.reached_server(), self.explain(&running, error).await) {
+                (Reached::Maybe, UpstreamError::Unreachable(why)) => UpstreamError::Exited(why),
+                (_, error) => error,
+            }),
         }
     }
 
@@ -276,7 +280,12 @@ impl Pool {
         };
         match prepared {
             Ok(()) => Ok(Arc::new(running)),
-            Err(error) => Err(self.explain(&running, error).await),
+            // Whatever the process did, the caller's own message was not sent to it.
+            Err(error) => Err(match self.explain(&running, error).await {
+                error if error.reached_server() == Reached::No => error,
+                error @ UpstreamError::Garbage(_) => error, // Its answer is what discovery looks at.
+                error => UpstreamError::Unreachable(error.to_string()),
+            }),
         }
     }
 
@@ -291,7 +300,7 @@ impl Pool {
             Ok(true) => Era::Modern,
             Ok(false) => Era::Legacy,
             // Some old servers end at a message before initialize. So may a modern one that is ill: not remembered.
-            Err(UpstreamError::Gone) => return Err(UpstreamError::LegacyOnly),
+            Err(UpstreamError::Gone | UpstreamError::Unsent) => return Err(UpstreamError::LegacyOnly),
             Err(error) => return Err(error),
         };
         running.is_probe.store(false, Ordering::Relaxed);
@@ -346,7 +355,7 @@ impl Pool {
         let why = match &error {
             UpstreamError::LegacyOnly => return error,
             // It ended by itself, which is counted where its exit is known, and tells more.
-            UpstreamError::Gone | UpstreamError::TooLarge(_) => {
+            UpstreamError::Gone | UpstreamError::Unsent | UpstreamError::TooLarge(_) => {
                 let _ = timeout(self.bounds.grace * 4, running.gone.cancelled()).await;
                 return self.failures.lock().check(&running.key, Instant::now()).err().unwrap_or(error);
             }
