@@ -16,6 +16,10 @@ pub const MESSAGE_BYTES: usize = 16 << 20;
 pub const SESSIONS_PER_CALLER: usize = 32;
 /// Long-lived streams (GET, `subscriptions/listen`) of one caller at one server.
 pub const STREAMS_PER_CALLER: usize = 16;
+/// Resources that one session of a shared stdio server watches, and the bytes of their URIs.
+pub const SUBSCRIPTIONS_PER_SESSION: usize = 1024;
+/// See [`SUBSCRIPTIONS_PER_SESSION`].
+pub const SUBSCRIPTION_BYTES: usize = 256 << 10;
 /// Child processes of one stdio server.
 pub const CHILDREN: usize = 16;
 /// Idle time after which a stateless caller's child ends.

@@ -9,7 +9,7 @@ import sys
 import time
 
 FLAGS = sys.argv[1:]
-cancelled, held, answers = [], [], []
+cancelled, held, answers, said = [], [], [], []
 
 
 def write(text):
@@ -79,7 +79,11 @@ def call(message, line):
             note("notifications/resources/updated", uri="file:///watched")
             answer({})
         case "seen":
-            answer({"cancelled": cancelled, "answers": answers, "held": held})
+            answer({"cancelled": cancelled, "answers": answers, "held": held, "said": said})
+        case "log":
+            for level in ("debug", "info", "warning", "emergency"):
+                note("notifications/message", level=level, data="working")
+            answer({})
         case "deaf":
             answer({})
             time.sleep(1000)
@@ -122,6 +126,13 @@ def main():
             note("notifications/subscriptions/acknowledged", _meta=meta, notifications={})
             note("notifications/tools/list_changed", _meta=meta)
             send(id=message["id"], result={"resultType": "complete", "_meta": meta})
+        elif method in ("resources/subscribe", "resources/unsubscribe", "logging/setLevel"):
+            params = message["params"]
+            said.append([method.rpartition("/")[2], params.get("uri") or params["level"]])
+            if "refused" in (params.get("uri") or ""):
+                send(id=message["id"], error={"code": -32002, "message": "no such resource"})
+            else:
+                send(id=message["id"], result={})
         elif method == "notifications/cancelled":
             cancelled.append(message["params"]["requestId"])
         elif method == "tools/list":

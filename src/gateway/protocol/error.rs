@@ -218,7 +218,7 @@ pub const fn upstream_label(error: &UpstreamError) -> &'static str {
         UpstreamError::Gone | UpstreamError::Exited(_) => "gone",
         UpstreamError::Refused(_) => "refused",
         UpstreamError::Garbage(_) => "garbage",
-        UpstreamError::Timeout => "timeout",
+        UpstreamError::Timeout | UpstreamError::StartTimeout => "timeout",
         UpstreamError::TooLarge(_) => "too_large",
         UpstreamError::Exhausted(_) => "exhausted",
         UpstreamError::NoSession => "no_session",
@@ -231,7 +231,9 @@ impl From<UpstreamError> for Reject {
         let message = error.to_string();
         let reached = error.reached_server();
         let reject = match error {
-            UpstreamError::Timeout => Self::new(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, Outcome::Timeout, message),
+            UpstreamError::Timeout | UpstreamError::StartTimeout => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, Outcome::Timeout, message)
+            }
             UpstreamError::Exhausted(_) => Self::limited(message),
             UpstreamError::NoSession => Self::no_session(),
             UpstreamError::LegacyOnly => {
@@ -278,6 +280,7 @@ mod tests {
         let cases = [
             (UpstreamError::Unreachable("refused".to_owned()), 502, UNAVAILABLE, "unreachable", "no"),
             (UpstreamError::Unsent, 502, UNAVAILABLE, "unsent", "no"),
+            (UpstreamError::StartTimeout, 504, TIMEOUT, "timeout", "no"),
             (UpstreamError::Exhausted("full"), 429, LIMITED, "exhausted", "no"),
             (UpstreamError::NoSession, 404, SESSION, "no_session", "no"),
             (UpstreamError::LegacyOnly, 400, VERSION, "legacy_only", "no"),

@@ -96,6 +96,9 @@ pub enum UpstreamError {
     /// No answer within the limit.
     #[error("the server did not answer in time")]
     Timeout,
+    /// The process that the message was for did not get ready within the limit.
+    #[error("the server did not answer initialize in time")]
+    StartTimeout,
     /// A message was larger than the limit.
     #[error("the server's answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -139,9 +142,12 @@ impl UpstreamError {
     /// afterwards.
     pub const fn reached_server(&self) -> Reached {
         match self {
-            Self::Unreachable(_) | Self::Unsent | Self::Exhausted(_) | Self::NoSession | Self::LegacyOnly => {
-                Reached::No
-            }
+            Self::Unreachable(_)
+            | Self::Unsent
+            | Self::StartTimeout
+            | Self::Exhausted(_)
+            | Self::NoSession
+            | Self::LegacyOnly => Reached::No,
             Self::Gone | Self::Exited(_) | Self::Garbage(_) | Self::Timeout | Self::TooLarge(_) => Reached::Maybe,
             Self::Refused(_) => Reached::Yes,
         }

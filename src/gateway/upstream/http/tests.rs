@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
+use crate::gateway::upstream::Reached;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#;
 const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
@@ -141,6 +142,7 @@ async fn a_refused_connection_says_that_nothing_was_reached() {
     let error = upstream(port).send(post(CALL)).await.err().unwrap();
 
     assert!(matches!(&error, UpstreamError::Unreachable(why) if why.contains("refused")), "{error:?}");
+    assert_eq!(error.reached_server(), Reached::No);
 }
 
 #[tokio::test]
@@ -158,7 +160,9 @@ async fn a_cut_body_is_a_server_that_went_away() {
     let cut = json("200 OK", "", ANSWER).replace("}}", "");
 
     assert!(matches!(fails(cut, true).await, UpstreamError::Gone));
-    assert!(matches!(fails("", true).await, UpstreamError::Gone));
+    let error = fails("", true).await;
+    assert!(matches!(error, UpstreamError::Gone));
+    assert_eq!(error.reached_server(), Reached::Maybe, "it read the request and closed");
     assert!(matches!(fails("HTTP/1.1 200 OK\r\ncont", true).await, UpstreamError::Gone));
 }
 

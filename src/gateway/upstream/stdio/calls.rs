@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::UpstreamError;
+use super::log_level::Level;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::json::{members, range_in, splice};
@@ -24,6 +25,7 @@ const CALLS: usize = 1024;
 /// Requests of one child that wait for an answer.
 const ASKED: usize = 256;
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+const LEVEL: &str = "io.modelcontextprotocol/logLevel";
 
 /// Who sent a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,6 +66,8 @@ struct Call<S> {
     id: String,
     /// The client's progress token, as JSON text.
     token: Option<String>,
+    /// The log messages that this one request wants (2026-07-28).
+    level: Option<Level>,
     to: Waiting<S>,
 }
 
@@ -124,7 +128,8 @@ impl<S: Clone> Calls<S> {
         Self { era, tenant, patience, next: 1, open: BTreeMap::new(), abandoned: None, asked: Vec::new() }
     }
 
-    fn pooled(&self) -> bool {
+    /// Whether several parties use the child.
+    pub(super) fn pooled(&self) -> bool {
         self.tenant.is_none()
     }
 
@@ -152,13 +157,24 @@ impl<S: Clone> Calls<S> {
         }
         let text = edited(message.text(), edits);
         let token = token.map(|(token, _)| token.to_owned());
-        self.open.insert(own, Call { owner, id: id.to_owned(), token, to: Waiting::For(sink) });
+        let level = match self.era {
+            Era::Modern => message.meta().and_then(|meta| member(message.text(), meta, LEVEL)),
+            Era::Legacy => None, // It is the session's.
+        };
+        let level = level.and_then(|(raw, _)| Level::parse(raw));
+        self.open.insert(own, Call { owner, id: id.to_owned(), token, level, to: Waiting::For(sink) });
         Ok((own, text))
     }
 
-    /// Forgets a call that never reached the child.
-    pub(super) fn forget(&mut self, own: u64) {
-        self.open.remove(&own);
+    /// An id that no message had yet, for one of the gateway itself whose answer is of no use.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Whose call it is.
+    pub(super) fn owner_of(&self, own: u64) -> Option<&Owner> {
+        self.open.get(&own).map(|call| &call.owner)
     }
 
     /// Nobody waits for this call any more; its late answer will be dropped. What the child asked meanwhile may still
@@ -306,7 +322,20 @@ impl<S: Clone> Calls<S> {
                 _ => Delivery::Dropped("an update without a subscription"),
             },
             "notifications/resources/updated" => Delivery::Sessions(Whose::All, text.to_owned()),
+            "notifications/message" if self.era == Era::Modern => self.log(text, Level::of_message(params)),
             _ => self.other(text, listening),
+        }
+    }
+
+    /// A log message since 2026-07-28: on the stream of a request that asked for one of its level, and no other.
+    fn log(&self, text: &str, level: Level) -> Delivery<S> {
+        if self.running().is_none() {
+            return Delivery::Dropped("a log message that may belong to several callers");
+        }
+        let mut open = self.open.iter().filter(|(_, call)| call.level.is_some_and(|asked| level >= asked));
+        match open.find_map(|(own, call)| Some((*own, call.sink()?))) {
+            Some((own, sink)) => Delivery::Note(own, sink.clone(), text.to_owned()),
+            None => Delivery::Dropped("a log message that no request asked for"),
         }
     }
 

@@ -10,15 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Permit;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Delivery, Owner, Whose};
 use super::life::{self, Exit, printable};
+use super::log_level::Level;
 use super::mailbox::Mailbox;
 use super::process::{Pipes, Process};
 use super::queue::{Measured, Sink, Source, bounded};
+use super::shared::Wishes;
 use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, UpstreamError};
 use crate::gateway::protocol::envelope::{Envelope, Kind};
@@ -38,13 +41,16 @@ pub(super) struct Child {
     era: Era,
     pub(super) bounds: Bounds,
     lines: mpsc::Sender<Queued>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     odd_lines: AtomicU32,
     changed: Arc<Notify>,
 }
 
-struct State {
-    calls: Calls<Sink<Out>>,
+/// What a child is busy with, and for whom.
+pub(super) struct State {
+    pub(super) calls: Calls<Sink<Out>>,
+    /// What the sessions of a shared child want of it.
+    pub(super) wishes: Wishes,
     /// Streams of the sessions that use this child.
     mailboxes: HashMap<Arc<str>, Mailbox>,
     ended: Option<End>,
@@ -52,7 +58,7 @@ struct State {
 }
 
 /// What a call receives.
-enum Out {
+pub(super) enum Out {
     /// A message before the last one.
     Note(Bytes),
     /// The last message.
@@ -72,7 +78,7 @@ pub(super) struct Queued {
 
 /// How the child's end concerns one call.
 #[derive(Clone, Copy, Debug)]
-struct Failure {
+pub(super) struct Failure {
     end: End,
     /// Nothing of the call was written to the child.
     is_unsent: bool,
@@ -110,6 +116,7 @@ impl Child {
         let (lines, queue) = mpsc::channel(TO_CHILD);
         let state = State {
             calls: Calls::new(era, tenant, bounds.idle),
+            wishes: Wishes::default(),
             mailboxes: HashMap::new(),
             ended: None,
             used: Instant::now(),
@@ -139,20 +146,41 @@ impl Child {
         message: &Envelope,
         wait: Duration,
     ) -> Result<Content, UpstreamError> {
-        let (sink, mut source) = bounded(TO_CLIENT, self.bounds.message);
-        let (own, text) = {
+        // The place in the queue comes first: whoever waits for one has no call yet that could be taken for running.
+        let room = self.room().await?;
+        let (own, source) = {
             let mut state = self.state.lock();
             state.check()?;
-            state.calls.open(owner, message, sink, Instant::now())?
+            self.open(&mut state, owner, message, room)?
         };
-        let mut ticket = Ticket { child: self.clone(), own, over: false };
-        if let Err(error) = self.write(text, Some(own)).await {
-            ticket.over = true;
-            self.state.lock().calls.forget(own);
-            return Err(error);
-        }
         // A subscription is quiet until something happens; that its server lives is known from the process.
         let quiet = message.method == "subscriptions/listen";
+        self.first(own, source, quiet, wait).await
+    }
+
+    /// Opens a call and queues its message, in one step: calls reach the child in the order of their ids.
+    pub(super) fn open(
+        &self,
+        state: &mut State,
+        owner: Owner,
+        message: &Envelope,
+        room: Permit<'_, Queued>,
+    ) -> Result<(u64, Source<Out>), UpstreamError> {
+        let (sink, source) = bounded(TO_CLIENT, self.bounds.message);
+        let (own, text) = state.calls.open(owner, message, sink, Instant::now())?;
+        room.send(Queued { line: frame(text), call: Some(own) });
+        Ok((own, source))
+    }
+
+    /// Waits at most `wait` for the first message of a call.
+    pub(super) async fn first(
+        self: &Arc<Self>,
+        own: u64,
+        mut source: Source<Out>,
+        quiet: bool,
+        wait: Duration,
+    ) -> Result<Content, UpstreamError> {
+        let mut ticket = Ticket { child: self.clone(), own, over: false };
         let Ok(first) = timeout(wait, source.next()).await else {
             ticket.cancel();
             return Err(UpstreamError::Timeout);
@@ -193,7 +221,7 @@ impl Child {
     /// Sends a message that has no answer.
     pub(super) async fn notify(&self, message: String) -> Result<(), UpstreamError> {
         self.state.lock().check()?;
-        self.write(message, None).await
+        self.write(message).await
     }
 
     /// Passes a client's cancellation on, if it names a running call of this owner.
@@ -205,14 +233,14 @@ impl Child {
         if let Some(sink) = sink {
             let _ = sink.push(Out::Cancelled);
         }
-        self.write(text, None).await
+        self.write(text).await
     }
 
     /// Passes a client's answer on, if the child waits for it from this owner.
     pub(super) async fn answer(&self, owner: &Owner, message: &Envelope) -> Result<(), UpstreamError> {
         let answer = self.state.lock().calls.answer(owner, message);
         if let Some(text) = answer {
-            return self.write(text, None).await;
+            return self.write(text).await;
         }
         tracing::debug!(server = %self.name, "an answer that nobody asked for was dropped");
         Ok(())
@@ -231,13 +259,21 @@ impl Child {
     }
 
     /// A session begins to use this child.
-    pub(super) fn join(&self, session: &Arc<str>) {
-        self.state.lock().mailbox(session);
+    pub(super) fn join(self: &Arc<Self>, session: &Arc<str>) {
+        let mut state = self.state.lock();
+        state.mailbox(session);
+        state.wishes.join(session);
+        drop(state);
+        self.settle(); // It wants more of the log, perhaps, than those before it.
     }
 
     /// A session is over.
-    pub(super) fn leave(&self, session: &Arc<str>) {
-        self.state.lock().mailboxes.remove(session);
+    pub(super) fn leave(self: &Arc<Self>, session: &Arc<str>) {
+        let mut state = self.state.lock();
+        state.mailboxes.remove(session);
+        state.wishes.leave(session);
+        drop(state);
+        self.settle();
     }
 
     /// Whether a session's own stream is open.
@@ -245,15 +281,16 @@ impl Child {
         self.state.lock().mailboxes.get(session).is_some_and(Mailbox::is_open)
     }
 
-    /// A session subscribes to a resource, or no longer.
-    pub(super) fn watch(&self, session: &Arc<str>, uri: &str, on: bool) {
-        self.state.lock().mailbox(session).watch(uri, on);
+    /// Queues a message that begins no call.
+    async fn write(&self, message: String) -> Result<(), UpstreamError> {
+        self.room().await?.send(Queued { line: frame(message), call: None });
+        Ok(())
     }
 
-    /// Queues a message; `call` is the one that it begins. On an error nothing of it reaches the child.
-    async fn write(&self, message: String, call: Option<u64>) -> Result<(), UpstreamError> {
-        match timeout(self.bounds.write, self.lines.send(Queued { line: frame(message), call })).await {
-            Ok(Ok(())) => Ok(()),
+    /// A place in the queue to the child. On an error nothing reaches it.
+    pub(super) async fn room(&self) -> Result<Permit<'_, Queued>, UpstreamError> {
+        match timeout(self.bounds.write, self.lines.reserve()).await {
+            Ok(Ok(room)) => Ok(room),
             Ok(Err(_)) => Err(UpstreamError::Unsent),
             Err(_) => Err(UpstreamError::Exhausted("the server does not read its input")),
         }
@@ -281,6 +318,7 @@ impl Child {
                 // A full queue has lost messages already: the client sees a stream that ends too early.
                 let _ = sink.push(Out::Last(text.into()));
             }
+            Delivery::Note(own, _, _) if !state.may_log(own, &message) => {}
             Delivery::Note(own, sink, text) => {
                 if sink.push(Out::Note(text.into())).is_err() {
                     // Its client reads too slowly. Nobody else may wait for it: the stream ends.
@@ -291,8 +329,9 @@ impl Child {
             }
             Delivery::Sessions(whose, text) => {
                 let message = Bytes::from(text);
-                for mailbox in state.mailboxes.values_mut() {
-                    if matches!(&whose, Whose::Watching(uri) if !mailbox.watches(uri)) {
+                let State { mailboxes, wishes, .. } = &mut *state;
+                for (session, mailbox) in mailboxes {
+                    if matches!(&whose, Whose::Watching(uri) if !wishes.watchers.watches(session, uri)) {
                         continue;
                     }
                     mailbox.post(message.clone());
@@ -345,9 +384,21 @@ impl Child {
 }
 
 impl State {
-    fn check(&mut self) -> Result<(), UpstreamError> {
+    pub(super) fn check(&mut self) -> Result<(), UpstreamError> {
         self.used = Instant::now();
         if self.ended.is_some() { Err(UpstreamError::Unsent) } else { Ok(()) }
+    }
+
+    /// Whether the caller of this call wants a log message of this level. Of a child of its own it said so itself.
+    fn may_log(&self, own: u64, message: &Envelope) -> bool {
+        if message.method != "notifications/message" || !self.calls.pooled() {
+            return true;
+        }
+        let session = match self.calls.owner_of(own) {
+            Some(Owner::Session(session)) => Some(&**session),
+            Some(Owner::Caller(_) | Owner::Nobody) | None => None,
+        };
+        self.wishes.levels.admits(session, Level::of_message(message.params().unwrap_or("{}")))
     }
 
     fn mailbox(&mut self, session: &Arc<str>) -> &mut Mailbox {

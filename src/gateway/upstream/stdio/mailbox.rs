@@ -1,6 +1,6 @@
 //! What a session's own stream carries, kept a while when the stream is not open.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -13,8 +13,6 @@ const QUEUE_BYTES: usize = 4 << 20;
 const KEPT: usize = 64;
 /// Their bytes.
 const KEPT_BYTES: usize = 1 << 20;
-/// Resources that one session watches.
-const WATCHED: usize = 1024;
 
 /// The notification stream of one session.
 #[derive(Debug, Default)]
@@ -23,7 +21,6 @@ pub(super) struct Mailbox {
     kept: VecDeque<Bytes>,
     bytes: usize,
     lost: u64,
-    watched: HashSet<String>,
 }
 
 impl Mailbox {
@@ -64,19 +61,6 @@ impl Mailbox {
             self.bytes += message.len();
             self.kept.push_back(message);
         }
-    }
-
-    /// The session subscribes to a resource, or no longer.
-    pub(super) fn watch(&mut self, uri: &str, on: bool) {
-        if !on {
-            self.watched.remove(uri);
-        } else if self.watched.len() < WATCHED {
-            self.watched.insert(uri.to_owned());
-        }
-    }
-
-    pub(super) fn watches(&self, uri: &str) -> bool {
-        self.watched.contains(uri)
     }
 }
 

@@ -9,6 +9,9 @@
 //! life      its pipes, from its start to its end
 //! calls     PURE  ids, tokens, and whom a message belongs to
 //! mailbox   a session's own stream
+//! shared    what sessions want of a child that serves them all
+//! watchers  PURE  who watches which resource
+//! log_level PURE  how verbose the child is, and for whom
 //! backoff   when a server that exits may start again
 //! queue     bounded in messages and bytes
 //! process   what a child is: spawned, an operating system process and its group, or connected, one behind a socket
@@ -22,11 +25,14 @@ mod child;
 mod connected;
 mod greeting;
 mod life;
+mod log_level;
 mod mailbox;
 mod pool;
 mod process;
 mod queue;
+mod shared;
 mod spawned;
+mod watchers;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -42,6 +48,7 @@ use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use pool::{Pool, Seat};
+use shared::Change;
 
 /// How to run a child.
 #[derive(Clone, Debug, PartialEq)]
@@ -261,14 +268,13 @@ impl StdioUpstream {
             Some(session) => self.pool.session(session, caller.as_ref()).await?,
             None => self.pool.stateless(caller, Era::Legacy).await?,
         };
-        if let (Some(session), Some(uri)) = (&session, &message.uri) {
-            match message.method.as_str() {
-                "resources/subscribe" => seat.child().watch(session, uri, true),
-                "resources/unsubscribe" => seat.child().watch(session, uri, false),
-                _ => {}
+        match Change::of(message) {
+            Some(change) if self.pool.sharing() == Sessions::Shared => {
+                let wait = self.pool.bounds.idle;
+                Ok(answered(seat.child().change(seat.owner(), message, change, wait).await?))
             }
+            _ => self.call(&seat, message).await,
         }
-        self.call(&seat, message).await
     }
 
     async fn call(&self, seat: &Seat, message: &Envelope) -> Result<Reply, UpstreamError> {

@@ -283,6 +283,7 @@ impl Pool {
             // Whatever the process did, the caller's own message was not sent to it.
             Err(error) => Err(match self.explain(&running, error).await {
                 error if error.reached_server() == Reached::No => error,
+                UpstreamError::Timeout => UpstreamError::StartTimeout,
                 error @ UpstreamError::Garbage(_) => error, // Its answer is what discovery looks at.
                 error => UpstreamError::Unreachable(error.to_string()),
             }),

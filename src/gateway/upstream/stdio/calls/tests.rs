@@ -225,6 +225,30 @@ fn a_log_message_goes_to_the_one_call_or_the_open_stream() {
 }
 
 #[test]
+fn a_modern_log_message_goes_to_the_request_that_asked_for_its_level() {
+    let ask = |id: &str, level: &str| {
+        message(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"a","_meta":{{"io.modelcontextprotocol/logLevel":{level}}}}}}}"#
+        ))
+    };
+    let log = |level: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"{level}","data":1}}}}"#)
+    };
+    let me = Owner::Caller("me".into());
+    let mut calls = pooled(Era::Modern);
+    open(&mut calls, me.clone(), "1", 'a');
+    assert!(matches!(deliver(&mut calls, &log("emergency")), Delivery::Dropped(_)), "it asked for none");
+
+    calls.open(me.clone(), &ask("2", "\"warning\""), 'b', Instant::now()).unwrap();
+    calls.open(me, &ask("3", "\"debug\""), 'c', Instant::now()).unwrap();
+    assert_eq!(deliver(&mut calls, &log("error")), Delivery::Note(2, 'b', log("error")));
+    assert_eq!(deliver(&mut calls, &log("info")), Delivery::Note(3, 'c', log("info")));
+
+    open(&mut calls, Owner::Caller("other".into()), "1", 'd');
+    assert!(matches!(deliver(&mut calls, &log("error")), Delivery::Dropped(_)), "it may be the other's");
+}
+
+#[test]
 fn a_subscription_keeps_the_clients_id() {
     let mut calls = pooled(Era::Modern);
     let listen = message(r#"{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{}}"#);

@@ -208,7 +208,7 @@ async fn a_modern_client_of_a_modern_server_needs_no_session() {
 
     let messages = client.messages("8", "notes", json!({})).await.unwrap();
     assert_eq!(messages[0]["params"]["progressToken"], "tok");
-    assert_eq!(messages[2]["id"], 8);
+    assert_eq!(messages[1]["id"], 8, "a log message comes only with a request that asked for its level");
 
     let listen = r#"{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{}}}"#;
     let messages = collect(client.post(listen).await.unwrap().content).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_server_that_ignores_the_probe_is_asked_to_initialize() {
 
     let error = client.call("echo", json!({})).await.unwrap_err();
 
-    assert!(matches!(error, UpstreamError::Timeout), "{error:?}"); // Silent to both: nothing is known of it.
+    assert!(matches!(error, UpstreamError::StartTimeout), "{error:?}"); // Silent to both: nothing is known of it.
 }
 
 #[tokio::test]
@@ -251,6 +251,23 @@ async fn a_child_that_does_not_read_blocks_nobody_for_ever() {
 
     let calls = futures::future::join_all((0..8).map(|_| client.post(&text))).await;
 
-    assert!(calls.iter().all(|call| matches!(call, Err(UpstreamError::Gone))));
+    let (partly, never) = (
+        calls.iter().filter(|call| matches!(call, Err(UpstreamError::Gone))).count(),
+        calls.iter().filter(|call| matches!(call, Err(UpstreamError::Unsent))).count(),
+    );
+    assert_eq!((partly, never), (1, 7), "the pipe takes a part of the first");
     until("the child ends", || upstream.children() == 0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_the_child_may_have_read_before_it_ended_says_maybe() {
+    let upstream = per_client(&[]);
+    let client = Client::with_session(&upstream, "a").await;
+
+    let error = client.call("die", json!({})).await.unwrap_err();
+    assert_eq!(error.reached_server(), Reached::Maybe, "{error:?}");
+
+    let stateless = Client::new(&upstream, "b");
+    let error = stateless.call("die", json!({})).await.unwrap_err();
+    assert_eq!(error.reached_server(), Reached::Maybe, "{error:?}");
 }

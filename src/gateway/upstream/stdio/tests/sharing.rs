@@ -119,3 +119,150 @@ async fn sessions_of_a_shared_child_are_bounded_and_end_alone() {
     b.pid().await;
     assert!(Client::new(&upstream, "c").post(INITIALIZE).await.is_ok());
 }
+
+fn about(method: &str, uri: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"{uri}"}}}}"#)
+}
+
+fn level(level: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{{"level":"{level}"}}}}"#)
+}
+
+/// What a shared server was told that concerns all of its clients, once that is `expected`.
+async fn told(client: &Client<'_>, expected: Value) {
+    let start = Instant::now();
+    loop {
+        let said = client.call("seen", json!({})).await.unwrap()["said"].take();
+        if said == expected {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{said} instead of {expected}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The answer to one request.
+async fn ask(client: &Client<'_>, message: &str) -> Value {
+    collect(client.post(message).await.unwrap().content).await.unwrap().pop().unwrap()
+}
+
+async fn next_method(events: &mut EventStream) -> String {
+    data(events.next().await.unwrap().unwrap())["method"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn one_callers_unsubscribe_silences_nobody_else() {
+    let upstream = upstream(Sessions::Shared, &[], BOUNDS);
+    let a = Client::with_session(&upstream, "a").await;
+    let b = Client::with_session(&upstream, "b").await;
+    for client in [&a, &b] {
+        assert_eq!(ask(client, &about("subscribe", "file:///watched")).await["result"], json!({}));
+    }
+    let mut for_b = b.get().await;
+
+    assert_eq!(ask(&a, &about("unsubscribe", "file:///watched")).await["result"], json!({}));
+    a.call("change", json!({})).await.unwrap();
+
+    assert_eq!(next_method(&mut for_b).await, "notifications/tools/list_changed");
+    assert_eq!(next_method(&mut for_b).await, "notifications/resources/updated");
+    told(&a, json!([["subscribe", "file:///watched"]])).await;
+    ask(&b, &about("unsubscribe", "file:///watched")).await;
+    told(&a, json!([["subscribe", "file:///watched"], ["unsubscribe", "file:///watched"]])).await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_takes_its_subscriptions_and_its_log_level_with_it() {
+    let upstream = upstream(Sessions::Shared, &[], BOUNDS);
+    let a = Client::with_session(&upstream, "a").await;
+    let b = Client::with_session(&upstream, "b").await;
+    ask(&a, &about("subscribe", "file:///one")).await;
+    ask(&a, &level("debug")).await;
+    ask(&b, &level("error")).await;
+    let before = json!([["subscribe", "file:///one"], ["setLevel", "debug"]]);
+    told(&b, before.clone()).await;
+
+    a.send(Verb::Delete).await.unwrap();
+
+    let mut after = before;
+    after.as_array_mut().unwrap().extend([json!(["unsubscribe", "file:///one"]), json!(["setLevel", "error"])]);
+    told(&b, after).await;
+}
+
+#[tokio::test]
+async fn a_session_that_vanishes_takes_its_subscriptions_with_it() {
+    let bounds = Bounds { session_idle: Duration::from_millis(200), ..BOUNDS };
+    let upstream = upstream(Sessions::Shared, &[], bounds);
+    let a = Client::with_session(&upstream, "a").await;
+    ask(&a, &about("subscribe", "file:///one")).await;
+    let b = Client::with_session(&upstream, "b").await;
+
+    told(&b, json!([["subscribe", "file:///one"], ["unsubscribe", "file:///one"]])).await;
+}
+
+#[tokio::test]
+async fn each_session_of_a_shared_child_gets_the_log_level_that_it_asked_for() {
+    let upstream = upstream(Sessions::Shared, &[], BOUNDS);
+    let a = Client::with_session(&upstream, "a").await;
+    let b = Client::with_session(&upstream, "b").await;
+    let quiet = Client::with_session(&upstream, "c").await;
+    let logged = async |client: &Client<'_>| -> Vec<String> {
+        let mut messages = client.messages("1", "log", json!({})).await.unwrap();
+        messages.pop();
+        messages.iter().map(|message| message["params"]["level"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(logged(&quiet).await, ["debug", "info", "warning", "emergency"], "nobody asked: the server decides");
+
+    ask(&a, &level("warning")).await;
+    told(&a, json!([["setLevel", "info"]])).await; // Two have asked for nothing: it must not silence them.
+    ask(&b, &level("debug")).await;
+    told(&a, json!([["setLevel", "info"], ["setLevel", "debug"]])).await;
+
+    assert_eq!(logged(&a).await, ["warning", "emergency"]);
+    assert_eq!(logged(&b).await, ["debug", "info", "warning", "emergency"]);
+    assert_eq!(logged(&quiet).await, ["info", "warning", "emergency"]);
+    b.send(Verb::Delete).await.unwrap();
+    told(&a, json!([["setLevel", "info"], ["setLevel", "debug"], ["setLevel", "info"]])).await;
+}
+
+#[tokio::test]
+async fn what_would_change_a_shared_server_for_all_is_refused_where_it_could_not_be_taken_back() {
+    let upstream = upstream(Sessions::Shared, &[], BOUNDS);
+    let stateless = Client::new(&upstream, "a");
+    for message in [about("subscribe", "file:///a"), about("unsubscribe", "file:///a"), level("debug")] {
+        assert_eq!(ask(&stateless, &message).await["error"]["code"], -32600, "{message}");
+    }
+    let client = Client::with_session(&upstream, "a").await;
+    assert_eq!(ask(&client, &level("verbose")).await["error"]["code"], -32602);
+    let refused = ask(&client, &about("subscribe", "file:///refused")).await;
+    assert_eq!(refused["error"]["message"], "no such resource", "the server's own word");
+    told(&client, json!([["subscribe", "file:///refused"]])).await;
+
+    client.send(Verb::Delete).await.unwrap();
+    told(&stateless, json!([["subscribe", "file:///refused"]])).await;
+}
+
+#[tokio::test]
+async fn a_cancellation_reaches_only_the_child_where_its_callers_request_runs() {
+    for sessions in [Sessions::Shared, Sessions::PerClient] {
+        let upstream = upstream(sessions, &[], BOUNDS);
+        let a = Client::with_session(&upstream, "a").await;
+        let b = Client::with_session(&upstream, "b").await;
+        let text = call("7", "hold", &json!({}));
+        let mut held = Box::pin(a.post(&text));
+        assert!(futures::poll!(&mut held).is_pending());
+        let cancel = |id: &str| {
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
+        };
+        let seen = async |client: &Client<'_>| client.call("seen", json!({})).await.unwrap()["cancelled"].take();
+
+        b.post(&cancel("7")).await.unwrap(); // Another caller's.
+        a.post(&cancel("8")).await.unwrap(); // Nobody's.
+        a.post(&cancel("1")).await.unwrap(); // At the child it is the id of something else, perhaps.
+        assert_eq!((seen(&a).await, seen(&b).await), (json!([]), json!([])));
+
+        a.post(&cancel("7")).await.unwrap();
+        let there = seen(&a).await;
+        assert_eq!(there.as_array().unwrap().len(), 1, "{there}");
+        assert_eq!(seen(&b).await == there, sessions == Sessions::Shared, "only a shared child is b's as well");
+    }
+}
