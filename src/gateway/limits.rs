@@ -8,6 +8,10 @@ pub const BODY_BYTES: usize = 4 << 20;
 pub const HEADER_BYTES: usize = 32 << 10;
 /// Longest time for a request head to arrive, and for a body to arrive.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time for a peer to take [`WRITE_PROGRESS`] bytes of what waits to be written to it, or all of it.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that a peer must take within [`WRITE_TIMEOUT`].
+pub const WRITE_PROGRESS: usize = 64 << 10;
 /// Longest time for the rest of a body that nobody reads to arrive before the connection is closed instead.
 pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest message from a server, in bytes.
@@ -28,6 +32,12 @@ pub const CHILD_IDLE: Duration = Duration::from_mins(5);
 pub const SESSION_IDLE: Duration = Duration::from_mins(30);
 /// Time for a server to answer a request or to send the next message of a stream.
 pub const UPSTREAM_IDLE: Duration = Duration::from_mins(5);
+/// Longest time that a connection waits for the address of a name.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names that are looked up at once.
+pub const LOOKUP_THREADS: usize = 8;
+/// Further names that wait to be looked up.
+pub const LOOKUPS_WAITING: usize = 64;
 /// Time between two looks whether a server that is being started takes connections.
 pub const UPSTREAM_LOOK: Duration = Duration::from_millis(100);
 /// Time for a server to connect, or for a child to answer `initialize`.

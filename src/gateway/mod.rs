@@ -2,6 +2,7 @@
 //!
 //! Never imports `api` or `local`, and needs no Kubernetes: what it enforces arrives as a [`crate::policy::Policy`].
 
+mod accept;
 mod admin;
 pub mod audit;
 pub mod auth;
@@ -14,8 +15,11 @@ mod drain;
 mod endpoint;
 pub mod fetch;
 mod layers;
+mod lifetime;
 pub mod limits;
 mod link;
+mod lookup;
+mod progress;
 pub mod protocol;
 pub mod reach;
 #[cfg(feature = "sidecar")]
@@ -33,6 +37,8 @@ mod tls;
 #[cfg(feature = "sidecar")]
 mod trust;
 pub mod upstream;
+#[cfg(feature = "sidecar")]
+mod worker;
 
 pub use server::{Gateway, Settings, StartError};
 pub use tls::Tls;

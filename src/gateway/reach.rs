@@ -18,6 +18,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::lookup::Lookups;
+
 /// What may be connected to besides public addresses. Link-local addresses, those of cloud metadata, multicast and
 /// what is no host are never connected to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,7 +109,7 @@ impl Reach {
 }
 
 /// Opens TCP connections within a [`Reach`], to names and to literal addresses.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Connector {
     reach: Reach,
     tcp: HttpConnector<Resolver>,
@@ -116,7 +118,12 @@ pub(super) struct Connector {
 impl Connector {
     /// For http and https URLs; `set` sets what else there is to set.
     pub(super) fn new(reach: Reach, set: impl FnOnce(&mut HttpConnector<Resolver>)) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(reach));
+        Self::with(reach, Lookups::system(), set)
+    }
+
+    /// With another resolver than the system's.
+    pub(super) fn with(reach: Reach, lookups: Lookups, set: impl FnOnce(&mut HttpConnector<Resolver>)) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { reach, lookups });
         tcp.enforce_http(false);
         set(&mut tcp);
         Self { reach, tcp }
@@ -147,8 +154,11 @@ impl Service<Uri> for Connector {
 }
 
 /// Resolves names to the addresses that may be connected to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Resolver(Reach);
+#[derive(Clone)]
+pub(super) struct Resolver {
+    reach: Reach,
+    lookups: Lookups,
+}
 
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -160,12 +170,10 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let Self(reach) = *self;
+        let Self { reach, lookups } = self.clone();
         Box::pin(async move {
-            // The port is the connector's to set.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let found = found.map_err(|error| format!("the name {name} does not resolve: {error}"))?;
-            Ok(reach.permitted(name.as_str(), found)?.into_iter())
+            let found = lookups.addresses(name.as_str()).await?;
+            Ok(reach.permitted(name.as_str(), found.iter().copied())?.into_iter())
         })
     }
 }
@@ -270,11 +278,11 @@ mod tests {
     /// As when DNS changes between two calls: each connection asks anew, and is judged anew.
     #[tokio::test]
     async fn a_name_is_resolved_and_checked_for_each_connection() {
-        let mut resolver = Resolver(Reach::MACHINE);
+        let mut resolver = Resolver { reach: Reach::MACHINE, lookups: Lookups::system() };
         let name: Name = "localhost".parse().unwrap();
         assert!(resolver.call(name.clone()).await.unwrap().all(|address| address.ip().is_loopback()));
 
-        resolver.0.loopback = false;
+        resolver.reach.loopback = false;
 
         let error = resolver.call(name).await.unwrap_err().to_string();
         assert!(error.starts_with("localhost is ") && error.ends_with("never connected to (loopback)"), "{error}");

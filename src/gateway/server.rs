@@ -14,10 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::accept::AcceptFailures;
 use super::audit::{Audit, Sink};
 use super::catalogue::{self, Catalogue, Digests};
 use super::drain::Drain;
@@ -25,7 +26,9 @@ use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
+use super::lifetime::{self, Carried, Lifetime};
 use super::link::Link;
+use super::progress::Progress;
 use super::tls::Tls;
 use super::upstream::{self, UpstreamError};
 use super::{admin, limits, stack};
@@ -323,6 +326,7 @@ enum Surface {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker, surface: Surface) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let mut failures = AcceptFailures::new("a connection");
     loop {
         let next = async {
             // No more connections are accepted than may be open: the others wait in the kernel's queue.
@@ -336,14 +340,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
         let (stream, _) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
-                tokio::task::yield_now().await;
-                continue;
+                drop(permit);
+                tokio::select! {
+                    () = shared.closing.cancelled() => return,
+                    () = failures.pause(&error) => continue,
+                }
             }
         };
         let (shared, surface) = (shared.clone(), surface.clone());
         connections.spawn(async move {
             let _ = stream.set_nodelay(true); // Only a delay is lost where this fails.
+            let stream = Progress::new(stream);
             match surface {
                 Surface::Callers(Some(tls)) => secure(stream, &tls, shared).await,
                 Surface::Callers(None) => connection(stream, shared, true).await,
@@ -354,7 +361,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
     }
 }
 
-async fn secure(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
+async fn secure(stream: Progress<TcpStream>, tls: &Tls, shared: Arc<Shared>) {
     match tokio::time::timeout(limits::READ_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => connection(stream, shared, true).await,
         Ok(Err(error)) => tracing::debug!(%error, "a caller did not agree on TLS"),
@@ -365,11 +372,14 @@ async fn secure(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>, callers: bool) {
     let (closing, drain) = (shared.closing.clone(), shared.drain.clone());
     let opened = drain.round();
+    let (carries, carried) = watch::channel(Carried::None);
     let service = service_fn(move |request| {
-        let shared = shared.clone();
+        let (shared, carries) = (shared.clone(), carries.clone());
         async move {
+            set_carried(&carries, None); // The stream before it has ended.
             let mut response =
                 if callers { stack::serve(shared.clone(), request).await } else { admin::answer(&shared, &request) };
+            set_carried(&carries, response.extensions_mut().remove());
             if callers && shared.drain.is_on() {
                 // The next request of this client goes to another gateway.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -383,19 +393,36 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         .max_buf_size(limits::HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ends = async {
+        tokio::select! {
+            () = closing.cancelled() => {}
+            // What runs on it finishes. An idle one would carry a call to a gateway whose server is gone.
+            () = drain.ends(opened), if callers => {}
         }
-        // What runs on it finishes. An idle one would carry a call to a gateway whose server is gone.
-        () = drain.ends(opened), if callers => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    };
+    let (mut ends, mut over) = (std::pin::pin!(ends), std::pin::pin!(lifetime::over(carried)));
+    let mut is_ending = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = &mut ends, if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut over => {
+                tracing::debug!("a connection is cut: its stream must not live any longer, and its client does not read");
+                return;
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// Notes which stream a connection carries. Most carry none, now and before, and then nothing is locked.
+fn set_carried(carries: &watch::Sender<Carried>, lifetime: Option<Lifetime>) {
+    if lifetime.is_some() || carries.borrow().is_some() {
+        carries.send_replace(lifetime);
     }
 }

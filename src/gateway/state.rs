@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
+
+use super::worker::FILES;
 
 /// A folder of such files.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ pub(super) async fn read(path: PathBuf, limit: usize) -> io::Result<Option<Bytes
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
+    FILES.run(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod served {
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use jiff::Timestamp;
-    use tokio::net::TcpStream;
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::server::TlsStream;
 
@@ -23,7 +23,10 @@ mod served {
     }
 
     impl Tls {
-        pub(in crate::gateway) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        pub(in crate::gateway) async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+        where
+            S: AsyncRead + AsyncWrite + Unpin,
+        {
             TlsAcceptor::from(self.config.clone()).accept(stream).await
         }
 
@@ -37,15 +40,13 @@ mod served {
 mod served {
     use std::io;
 
-    use tokio::net::TcpStream;
-
     /// TLS towards callers: never there.
     #[derive(Clone)]
     pub enum Tls {}
 
     impl Tls {
         #[allow(clippy::unused_async)] // The same shape as where there is TLS.
-        pub(in crate::gateway) async fn accept(&self, _: TcpStream) -> io::Result<TcpStream> {
+        pub(in crate::gateway) async fn accept<S>(&self, _: S) -> io::Result<S> {
             match *self {}
         }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
 
+use crate::gateway::accept::AcceptFailures;
 use crate::gateway::{Gateway, limits};
 
 /// File of the socket.
@@ -33,6 +34,7 @@ impl DrainSocket {
 
     /// Drains when asked, for as long as it is polled.
     pub(in crate::gateway) async fn run(self, gateway: &Gateway) -> Infallible {
+        let mut failures = AcceptFailures::new("a request to drain");
         loop {
             match self.0.accept().await {
                 Ok((mut asker, _)) => {
@@ -42,10 +44,7 @@ impl DrainSocket {
                     };
                     let _ = asker.write_all(answer.as_bytes()).await; // Whoever asked may be gone; it is drained.
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a request to drain");
-                    tokio::time::sleep(limits::ACCEPT_AGAIN).await;
-                }
+                Err(error) => failures.pause(&error).await,
             }
         }
     }

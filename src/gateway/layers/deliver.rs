@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::from_server::forbidden_input;
 use super::list_changes::Subscription;
@@ -17,6 +18,7 @@ use super::stream;
 use crate::gateway::audit::Outcome;
 use crate::gateway::body::Body;
 use crate::gateway::endpoint::{Caller, Endpoint, Force, OpenStream};
+use crate::gateway::lifetime::Lifetime;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::error::{Reject, upstream_label};
@@ -106,7 +108,9 @@ impl Delivery {
                 if self.open.is_some() {
                     self.record.park();
                 }
+                let lifetime = self.lifetime();
                 let response = response
+                    .extension(lifetime)
                     .header(header::CONTENT_TYPE, "text/event-stream")
                     .header(header::CACHE_CONTROL, "no-cache")
                     .header(ACCEL, "no");
@@ -119,6 +123,12 @@ impl Delivery {
             Some(content_type) => respond(response.header(header::CONTENT_TYPE, content_type), Body::Full(body)),
             None => respond(response, Body::Empty),
         }
+    }
+
+    /// How long a stream of this exchange may live.
+    pub(in crate::gateway) fn lifetime(&self) -> Lifetime {
+        let until = self.caller.expires_in().map(|left| Instant::now() + left);
+        Lifetime { until, endpoint: self.endpoint.clone(), force: self.force.clone() }
     }
 
     /// The policy in force now, and the caller's view of it: an answer may outlive several.

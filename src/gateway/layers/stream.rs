@@ -57,7 +57,21 @@ pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn S
     }))
 }
 
+/// A client that does not read is cut off, and its stream not polled again: see `lifetime`. The true reason is recorded.
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.has_expired() {
+            self.end(Outcome::Invalid);
+        }
+    }
+}
+
 impl State {
+    /// Whether the token has expired: a new stream needs a new one.
+    fn has_expired(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let delivery = self.delivery.as_ref()?;
@@ -65,6 +79,8 @@ impl State {
             let is_open = delivery.open.is_some();
             // After the answer nothing more may come; the end is awaited so that the connection can be used again.
             let wait = if self.outcome.is_some() { limits::STREAM_END } else { limits::KEEP_ALIVE };
+            // An expired token ends a quiet stream too, and at once.
+            let wait = self.until.map_or(wait, |until| wait.min(until.duration_since(Instant::now())));
             let next = tokio::select! {
                 biased;
                 () = closing.cancelled() => return self.end(Outcome::Unavailable),
@@ -78,8 +94,8 @@ impl State {
                 }
                 next = timeout(wait, self.upstream.next()) => next,
             };
-            if self.until.is_some_and(|until| until <= Instant::now()) {
-                return self.end(Outcome::Invalid); // The token has expired: a new stream needs a new one.
+            if self.has_expired() {
+                return self.end(Outcome::Invalid);
             }
             let enforced = delivery.endpoint.force.load_full();
             if let Err(reject) = delivery.endpoint.check_link(enforced.as_ref().unwrap_or(&delivery.force)) {

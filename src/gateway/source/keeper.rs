@@ -1,12 +1,12 @@
 //! Puts snapshots in force: checks, swaps, writes down what is in force, and remembers what must not come back.
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 
 use super::judge::{self, Known, Place, Refusal, Verdict};
 use crate::gateway::Gateway;
 use crate::gateway::causes::chain;
 use crate::gateway::state::State;
+use crate::gateway::worker::Worker;
 use crate::policy::load::LoadError;
 use crate::policy::snapshot::Target;
 use crate::policy::version::Version;
@@ -47,6 +47,8 @@ pub(super) struct Keeper<'g> {
     target: Target,
     key: VerifyKey,
     state: State,
+    /// Verifies and loads, for this policy alone: nothing that hangs elsewhere delays a revocation.
+    worker: Worker,
     known: Known,
     in_force: Option<InForce>,
     /// What lay at hand at start, checked, in the order in which to try it.
@@ -56,7 +58,8 @@ pub(super) struct Keeper<'g> {
 impl<'g> Keeper<'g> {
     /// Nothing is in force yet.
     pub(super) fn new(gateway: &'g Gateway, target: Target, key: VerifyKey, state: State) -> Self {
-        Self { gateway, target, key, state, known: Known::default(), in_force: None, at_hand: Vec::new() }
+        let worker = Worker::start("policy");
+        Self { gateway, target, key, state, worker, known: Known::default(), in_force: None, at_hand: Vec::new() }
     }
 
     /// Looks at what lies on disk, so that nothing older comes into force from elsewhere. Puts nothing in force.
@@ -139,7 +142,7 @@ impl<'g> Keeper<'g> {
             return Ok(now);
         }
         if verdict == Verdict::Replaces {
-            let loaded = spawn_blocking(move || Policy::from_json(&opened.snapshot)).await;
+            let loaded = self.worker.run(move || Policy::from_json(&opened.snapshot)).await;
             let policy = loaded.map_err(|_| Refused::Died)??;
             let Snapshot { target, .. } = policy.snapshot();
             if *target != self.target {
@@ -171,6 +174,6 @@ impl<'g> Keeper<'g> {
 
     async fn open(&self, bytes: &Bytes) -> Result<Opened, Refused> {
         let (bytes, key) = (bytes.clone(), self.key);
-        Ok(spawn_blocking(move || open(&bytes, &key)).await.map_err(|_| Refused::Died)??)
+        Ok(self.worker.run(move || open(&bytes, &key)).await.map_err(|_| Refused::Died)??)
     }
 }
