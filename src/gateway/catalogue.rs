@@ -237,7 +237,8 @@ impl<'a> Talk<'a> {
             },
             Content::Events(mut events) => {
                 while let Some(event) = events.next().await {
-                    let Some(text) = event?.data else { continue };
+                    let event = event?;
+                    let Some(text) = event.is_message().then_some(event.data).flatten() else { continue };
                     if let Some(result) = self.response(id, &text)? {
                         return Ok(result);
                     }

@@ -24,6 +24,10 @@ pub const STREAMS_PER_CALLER: usize = 16;
 pub const SUBSCRIPTIONS_PER_SESSION: usize = 1024;
 /// See [`SUBSCRIPTIONS_PER_SESSION`].
 pub const SUBSCRIPTION_BYTES: usize = 256 << 10;
+/// Requests of one session that have no answer yet.
+pub const UNANSWERED: usize = 1024;
+/// Of those, how many may have lost their stream, and how many that were answered are remembered.
+pub const LATE_ANSWERS: usize = 64;
 /// Child processes of one stdio server.
 pub const CHILDREN: usize = 16;
 /// Idle time after which a stateless caller's child ends.

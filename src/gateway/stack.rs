@@ -15,6 +15,7 @@ use super::endpoint::{Caller, Endpoint, Force, OpenStream};
 use super::layers::authorize::{self, Asked};
 use super::layers::deliver::{Delivery, Purpose, own_response, refuse};
 use super::layers::list_changes::Subscription;
+use super::layers::pending::Awaited;
 use super::layers::record::Recorder;
 use super::layers::session::Session;
 use super::layers::{authenticate, forward, listen};
@@ -112,6 +113,7 @@ struct Way {
     purpose: Purpose,
     open: Option<OpenStream>,
     subscription: Option<Subscription>,
+    awaited: Option<Awaited>,
 }
 
 impl Exchange {
@@ -139,6 +141,7 @@ impl Exchange {
                 purpose: way.purpose,
                 open: way.open,
                 subscription: way.subscription,
+                awaited: way.awaited,
                 record: self.record,
             }
             .deliver(reply),
@@ -193,14 +196,31 @@ impl Exchange {
         let asked = Asked { endpoint: &self.endpoint, force: &self.force, caller: &caller, head: &self.head, era };
         let id = message.id().map(str::to_owned);
         let permit = authorize::authorize(&asked, class, message, &mut self.record)?;
+        let purpose = permit.purpose().clone();
+        let awaited = match (&session, &id) {
+            (Some(session), Some(id)) => Some(Awaited::begin(session, id, purpose.clone())?),
+            _ => None,
+        };
+        let sent = self.announce_and_send(&caller, session.as_deref(), era, permit).await;
+        if let (Err(_), Some(awaited)) = (&sent, &awaited) {
+            awaited.answered(); // The caller gets an error.
+        }
+        Ok((Way { caller, session, era, id, purpose, open, subscription, awaited }, sent?))
+    }
+
+    async fn announce_and_send(
+        &mut self,
+        caller: &Caller,
+        session: Option<&Session>,
+        era: Era,
+        permit: authorize::Permit,
+    ) -> Result<Reply, Reject> {
         if !permit.read_only() {
             self.record.intent().await.map_err(unrecorded)?;
         }
-        let purpose = permit.purpose().clone();
         let trace = self.record.outgoing();
-        let reply = forward::send(&self.endpoint, &caller, session.as_deref(), era, &self.head, permit, trace).await;
-        let reply = reply.map_err(|error| self.failed(error))?;
-        Ok((Way { caller, session, era, id, purpose, open, subscription }, reply))
+        let reply = forward::send(&self.endpoint, caller, session, era, &self.head, permit, trace).await;
+        reply.map_err(|error| self.failed(error))
     }
 
     /// The client's answer to a request from the server: only to one that was asked, in that session.
@@ -283,6 +303,7 @@ impl Way {
             purpose: Purpose::Plain,
             open: None,
             subscription: None,
+            awaited: None,
         }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::from_server::forbidden_input;
 use super::list_changes::Subscription;
 use super::listed::shown;
+use super::pending::Awaited;
 use super::record::Recorder;
 use super::session::Session;
 use super::stream;
@@ -22,17 +22,21 @@ use crate::gateway::lifetime::Lifetime;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::error::{Reject, upstream_label};
+use crate::gateway::protocol::fields::{self, Unclear, present};
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
+use crate::gateway::protocol::id::Id;
+use crate::gateway::protocol::inputs;
 use crate::gateway::protocol::json::splice;
 use crate::gateway::protocol::list::{self, Entry, Override};
 use crate::gateway::protocol::list_changed;
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::List;
+use crate::gateway::protocol::sse;
 use crate::gateway::upstream::{Content, Reached, Reply, UpstreamError};
-use crate::policy::snapshot::{Lifecycle, Tool};
+use crate::policy::snapshot::{Elicitation, Lifecycle, Tool};
 
 /// What an answer is for, and so what is done with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::gateway) enum Purpose {
     /// Opens a session.
     Initialize,
@@ -70,6 +74,8 @@ pub(in crate::gateway) struct Delivery {
     pub(in crate::gateway) open: Option<OpenStream>,
     /// What is announced on a stream of its own.
     pub(in crate::gateway) subscription: Option<Subscription>,
+    /// The request's place among those that its session waits for.
+    pub(in crate::gateway) awaited: Option<Awaited>,
     pub(in crate::gateway) record: Recorder,
 }
 
@@ -78,7 +84,11 @@ const PROBLEM: &str = "the answer is not a JSON-RPC message";
 impl Delivery {
     /// The response to the client.
     pub(in crate::gateway) fn deliver(mut self, reply: Reply) -> Response<Body> {
-        if let Err(reject) = self.check_status(reply.status) {
+        let status = self.check_status(reply.status);
+        if status.is_err() || !matches!(reply.content, Content::Events(_)) {
+            self.answered(); // Whatever it is, this is what the client gets.
+        }
+        if let Err(reject) = status {
             return refuse(self.record, &reject);
         }
         self.record.status(reply.status);
@@ -87,7 +97,11 @@ impl Delivery {
             response = response.header(name, value);
         }
         if let (Purpose::Initialize, true, Some(upstream)) = (&self.purpose, reply.status.is_success(), reply.session) {
-            self.session = Some(self.endpoint.sessions.open(&self.caller, upstream));
+            let session = self.endpoint.sessions.open(&self.caller, upstream);
+            if let (Some(id), Content::Events(_)) = (&self.id, &reply.content) {
+                self.awaited = Awaited::begin(&session, id, Purpose::Initialize).ok(); // It is the session's first.
+            }
+            self.session = Some(session);
         }
         if let Some(session) = &self.session {
             response = response.header(SESSION, session.id.as_str());
@@ -102,7 +116,10 @@ impl Delivery {
             Content::Opaque(bytes) => (bytes, Some("text/plain; charset=utf-8"), status_outcome(reply.status)),
             Content::Json(bytes) => match self.json(bytes, reply.status) {
                 Ok((bytes, outcome)) => (bytes, Some("application/json"), outcome),
-                Err(reject) => return refuse(self.record, &reject),
+                Err(reject) => {
+                    self.record.because(&reject);
+                    return refuse(self.record, &reject);
+                }
             },
             Content::Events(events) => {
                 if self.open.is_some() {
@@ -129,6 +146,13 @@ impl Delivery {
     pub(in crate::gateway) fn lifetime(&self) -> Lifetime {
         let until = self.caller.expires_in().map(|left| Instant::now() + left);
         Lifetime { until, endpoint: self.endpoint.clone(), force: self.force.clone() }
+    }
+
+    /// The client has its answer.
+    pub(super) fn answered(&self) {
+        if let Some(awaited) = &self.awaited {
+            awaited.answered();
+        }
     }
 
     /// The policy in force now, and the caller's view of it: an answer may outlive several.
@@ -161,13 +185,16 @@ impl Delivery {
 
     /// One JSON message, as the whole answer.
     fn json(&mut self, bytes: Bytes, status: StatusCode) -> Result<(Bytes, Outcome), Reject> {
-        let message = Envelope::parse_trusting(bytes);
+        let message = Envelope::parse_trusting(sse::without_mark(bytes));
         if !status.is_success() {
             // An error may come without an id, or without being JSON-RPC at all: it tells nothing that is filtered.
             let message = message.map_err(|_| garbage(PROBLEM))?;
-            return match message.result() {
-                Some(_) => Err(garbage("a result came with an error status")),
-                None => Ok((cleaned(&message), status_outcome(status))),
+            return match (message.kind, message.result()) {
+                (Kind::Response, None) => {
+                    self.check_error(&message)?;
+                    Ok((cleaned(&message), status_outcome(status)))
+                }
+                _ => Err(garbage("an error status came with something else than an error")),
             };
         }
         let message = message.map_err(|error| garbage(&error.to_string()))?;
@@ -181,11 +208,29 @@ impl Delivery {
         self.answer(&purpose, &message)
     }
 
+    /// An error may ask the caller to open a URL.
+    fn check_error(&self, message: &Envelope) -> Result<(), Reject> {
+        let asks =
+            inputs::asks_for_url(message.text()).map_err(|unclear| garbage(&format!("in its error {unclear}")))?;
+        if asks && self.current().0.policy.snapshot().server_requests.elicitation != Elicitation::FormAndUrl {
+            return Err(not_asked("elicitation/create"));
+        }
+        Ok(())
+    }
+
     /// The final answer to a request: what the client gets, and how it counts.
     pub(in crate::gateway) fn answer(&self, purpose: &Purpose, message: &Envelope) -> Result<(Bytes, Outcome), Reject> {
         let (Some(result), Some(range)) = (message.result(), message.result_range()) else {
+            self.check_error(message)?;
             return Ok((cleaned(message), Outcome::Error));
         };
+        let unclear = |unclear: Unclear| garbage(&format!("in its result {unclear}"));
+        let seen = Used::read(result).map_err(unclear)?;
+        if let Some(requests) = inputs::check(seen.input_requests).map_err(unclear)?
+            && let Some(method) = forbidden_input(self.current().0.policy.snapshot().server_requests, requests)
+        {
+            return Err(not_asked(&method));
+        }
         match purpose {
             Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
             Purpose::Initialize | Purpose::Discover => {
@@ -198,8 +243,9 @@ impl Delivery {
             }
             Purpose::List { list, follows } => {
                 let (force, caller) = self.current();
-                let filtered =
-                    self.filter(*list, *follows, result, &force, &caller).map_err(|_| garbage("it holds no list"))?;
+                let filtered = self
+                    .filter(*list, *follows, result, &force, &caller)
+                    .map_err(|error| garbage(&error.to_string()))?;
                 let text = filtered.map(|filtered| splice(message.text(), &[(range, filtered)]));
                 let text = text.as_deref().unwrap_or_else(|| message.text());
                 let bytes = match meta::strip_own(text) {
@@ -210,14 +256,12 @@ impl Delivery {
                 Ok((bytes, Outcome::Ok))
             }
             Purpose::Use { deprecation, tool } => {
-                let seen: Used<'_> = serde_json::from_str(result).map_err(|_| garbage("the result is no object"))?;
-                if let Some(requests) = seen.input_requests
-                    && let Some(method) = forbidden_input(self.current().0.policy.snapshot().server_requests, requests)
-                {
-                    let reject = Reject::denied(format!("the server asked for {method}, which policy does not allow"));
-                    return Err(reject.reached(Reached::Yes));
+                if !result.starts_with('{') {
+                    return Err(garbage("the result is no object"));
                 }
-                if let (Some(tool), Some(task)) = (tool, seen.new_task()) {
+                if let Some(task) = seen.new_task().map_err(unclear)?
+                    && let Some(tool) = tool
+                {
                     self.endpoint.tasks.record(task, &self.caller, tool);
                 }
                 let outcome =
@@ -267,37 +311,45 @@ impl Delivery {
 }
 
 /// The few members of a result that are read.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Used<'a> {
-    #[serde(borrow, rename = "isError")]
     is_error: Option<&'a RawValue>,
-    #[serde(borrow, rename = "resultType")]
     result_type: Option<&'a RawValue>,
-    #[serde(borrow, rename = "inputRequests")]
     input_requests: Option<&'a RawValue>,
-    #[serde(borrow, rename = "taskId")]
     task_id: Option<&'a RawValue>,
     /// Where 2025-11-25 has the task.
-    #[serde(borrow)]
     task: Option<&'a RawValue>,
 }
 
-impl Used<'_> {
-    /// The id of the task that this result creates.
-    fn new_task(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Legacy {
-            #[serde(rename = "taskId")]
-            task_id: String,
+impl<'a> Used<'a> {
+    /// Finds them, where the result is an object.
+    fn read(result: &'a str) -> Result<Self, Unclear> {
+        if !result.starts_with('{') {
+            return Ok(Self::default());
         }
-        match (self.task_id, self.task) {
-            (Some(id), _) if self.result_type.is_some_and(|kind| kind.get() == "\"task\"") => {
-                serde_json::from_str(id.get()).ok()
-            }
-            (_, Some(task)) => serde_json::from_str::<Legacy>(task.get()).ok().map(|task| task.task_id),
-            _ => None,
-        }
+        let names = ["isError", "resultType", "inputRequests", "taskId", "task"];
+        let [is_error, result_type, input_requests, task_id, task] = fields::read(result, &names)?.map(present);
+        Ok(Self { is_error, result_type, input_requests, task_id, task })
     }
+
+    /// The id of the task that this result creates.
+    fn new_task(&self) -> Result<Option<String>, Unclear> {
+        let id = match (self.task_id, self.task) {
+            (Some(id), _) if self.result_type.is_some_and(|kind| kind.get() == "\"task\"") => Some(id),
+            (_, Some(task)) if task.get().starts_with('{') => {
+                let [id] = fields::read(task.get(), &["taskId"])?;
+                id
+            }
+            _ => None,
+        };
+        Ok(id.and_then(|id| serde_json::from_str(id.get()).ok()))
+    }
+}
+
+/// The server asked what policy does not let it ask. It did answer, so it saw the request.
+fn not_asked(method: &str) -> Reject {
+    let method: String = method.chars().take(64).collect(); // It is the server's word.
+    Reject::denied(format!("the server asked for {method}, which policy does not allow")).reached(Reached::Yes)
 }
 
 /// The server's answer is not valid. It did answer, so it saw the request.
@@ -309,10 +361,11 @@ fn cleaned(message: &Envelope) -> Bytes {
     meta::strip_own(message.text()).map_or_else(|| message.bytes().clone(), Bytes::from)
 }
 
-/// Whether both are the same JSON string or number; servers may escape a string in their own way.
+/// Whether an answer is to this request; servers may write an id in their own way, but not as one of another type.
 pub(in crate::gateway) fn same_id(answered: Option<&str>, asked: &str) -> bool {
-    let text = |raw: &str| serde_json::from_str::<String>(raw).ok();
-    answered.is_some_and(|answered| answered == asked || text(answered).is_some_and(|id| text(asked) == Some(id)))
+    answered.is_some_and(|answered| {
+        answered == asked || (answered.starts_with('"') == asked.starts_with('"') && Id::of(answered) == Id::of(asked))
+    })
 }
 
 fn status_outcome(status: StatusCode) -> Outcome {

@@ -7,6 +7,8 @@ use super::session::Session;
 use crate::gateway::endpoint::{Caller, Force};
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
+use crate::gateway::protocol::fields::{self, Unclear};
+use crate::gateway::protocol::inputs;
 use crate::gateway::protocol::json::{members, quote};
 use crate::gateway::protocol::methods::{self, Asked, Notice};
 use crate::gateway::tasks::Tasks;
@@ -24,6 +26,29 @@ pub(in crate::gateway) enum Fate {
     Refuse(&'static str),
 }
 
+/// What is said of a message that readers could take for different ones.
+const UNCLEAR: &str = "it can be read in two ways";
+
+/// Whether readers could take a request or a notification for different ones, where policy reads it.
+pub(in crate::gateway) fn is_unclear(message: &Envelope) -> bool {
+    let params = message.params();
+    let read = match (message.kind, message.method.as_str()) {
+        (Kind::Request, "elicitation/create") => params.map(|params| fields::read(params, &["mode"]).map(|_| ())),
+        (Kind::Notification, TASKS) => params.map(|params| asked_in(params).map(|_| ())),
+        _ => None,
+    };
+    message.unclear().is_some() || read.is_some_and(|read| read.is_err())
+}
+
+/// Tells the whole of a task, what it asks its caller included.
+const TASKS: &str = "notifications/tasks";
+
+/// `inputRequests` of a result, or of what is said of a task.
+fn asked_in(object: &str) -> Result<Option<&RawValue>, Unclear> {
+    let [requests] = fields::read(object, &["inputRequests"])?;
+    inputs::check(requests)
+}
+
 /// Judges a request or a notification from a server.
 pub(in crate::gateway) fn judge(
     message: &Envelope,
@@ -33,7 +58,18 @@ pub(in crate::gateway) fn judge(
     session: Option<&Session>,
     tasks: &Tasks,
 ) -> Fate {
+    let requests = force.policy.snapshot().server_requests;
+    if is_unclear(message) {
+        return if message.kind == Kind::Request { Fate::Refuse(UNCLEAR) } else { Fate::Drop(UNCLEAR) };
+    }
     match message.kind {
+        Kind::Notification if message.method == TASKS => {
+            let asked = message.params().and_then(|params| asked_in(params).ok().flatten());
+            match asked.and_then(|asked| forbidden_input(requests, asked)) {
+                None => Fate::Pass,
+                Some(_) => Fate::Drop("it asks what policy does not let this server ask"),
+            }
+        }
         Kind::Notification => match methods::notice_from_server(&message.method) {
             Some(Notice::Plain) => Fate::Pass,
             Some(Notice::ResourceUpdated) => {
@@ -56,7 +92,6 @@ pub(in crate::gateway) fn judge(
             let Some(asked) = methods::from_server(&message.method) else {
                 return Fate::Refuse("the method is unknown");
             };
-            let requests = force.policy.snapshot().server_requests;
             if !permitted(requests, asked, message.params()) {
                 return Fate::Refuse("policy does not let this server ask that");
             }
@@ -79,23 +114,20 @@ fn permitted(requests: ServerRequests, asked: Asked, params: Option<&str>) -> bo
             Elicitation::Deny => false,
             Elicitation::FormAndUrl => true,
             // Only what surely is a form: absent means form, and anything else may ask to open a URL.
-            Elicitation::Form => {
-                let mode = params
-                    .and_then(members)
-                    .and_then(|all| all.iter().find(|(key, _)| key == "mode").map(|(_, raw)| raw.get().to_owned()));
-                mode.is_none_or(|mode| mode == "\"form\"")
-            }
+            Elicitation::Form => params.is_none_or(|params| {
+                fields::read(params, &["mode"]).is_ok_and(|[mode]| mode.is_none_or(|mode| mode.get() == "\"form\""))
+            }),
         },
     }
 }
 
-/// The first request in `inputRequests` (2026-07-28) that is not permitted, by its method.
+/// The first request in `inputRequests` (2026-07-28) that is not permitted, by its method. It was checked to be clear.
 pub(in crate::gateway) fn forbidden_input(requests: ServerRequests, input_requests: &RawValue) -> Option<String> {
     for (_, raw) in members(input_requests.get()).unwrap_or_default() {
-        let all = members(raw.get()).unwrap_or_default();
-        let text = |wanted: &str| all.iter().find(|(key, _)| key == wanted).map(|(_, raw)| raw.get());
-        let method = text("method").and_then(|raw| serde_json::from_str::<String>(raw).ok()).unwrap_or_default();
-        let allowed = methods::from_server(&method).is_some_and(|asked| permitted(requests, asked, text("params")));
+        let [method, params] = fields::read(raw.get(), &["method", "params"]).unwrap_or_default(); // No method: refused.
+        let method = method.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).unwrap_or_default();
+        let params = fields::present(params).map(RawValue::get);
+        let allowed = methods::from_server(&method).is_some_and(|asked| permitted(requests, asked, params));
         if !allowed {
             return Some(method);
         }
@@ -119,6 +151,9 @@ mod tests {
         assert!(permitted(requests, Asked::Elicitation, Some(r#"{"message":"?"}"#)));
         assert!(permitted(requests, Asked::Elicitation, Some(r#"{"mode":"form"}"#)));
         assert!(!permitted(requests, Asked::Elicitation, Some(r#"{"mode":"url"}"#)));
+        for params in [r#"{"mode":"form","mode":"url"}"#, r#"{"Mode":"url"}"#, r#"["form"]"#, r#"{"mode":null}"#] {
+            assert!(!permitted(requests, Asked::Elicitation, Some(params)), "{params}");
+        }
         assert!(!permitted(requests, Asked::Sampling, None));
         assert!(!permitted(requests, Asked::Roots, None));
     }

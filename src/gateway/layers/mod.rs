@@ -8,6 +8,7 @@ pub(super) mod from_server;
 pub(super) mod list_changes;
 pub(super) mod listed;
 pub(super) mod listen;
+pub(super) mod pending;
 pub(super) mod record;
 pub(super) mod session;
 pub(super) mod stream;

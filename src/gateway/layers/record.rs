@@ -132,6 +132,11 @@ impl Recorder {
         self.error_code = Some(reject.code);
     }
 
+    /// Why an exchange that was let through failed: the server's answer was refused.
+    pub(in crate::gateway) fn because(&mut self, reject: &Reject) {
+        self.reason.get_or_insert_with(|| reject.message.clone());
+    }
+
     /// Announces a call that may change something, before it is sent.
     pub(in crate::gateway) async fn intent(&self) -> Result<(), Busy> {
         let Some(slot) = &self.slot else { return Err(Busy) };

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::gateway::endpoint::Caller;
 use crate::gateway::layers::deliver::Purpose;
+use crate::gateway::layers::pending::Pending;
 use crate::gateway::limits;
 use crate::gateway::protocol::error::Reject;
 
-/// Requests from the server, and unanswered requests from the client, that one session remembers: the latest.
+/// Requests from the server that one session remembers: the latest.
 const PENDING: usize = 64;
 
 /// Events that one session remembers, and the longest id of one.
@@ -32,8 +33,8 @@ pub(in crate::gateway) struct Session {
     asked: Mutex<VecDeque<String>>,
     /// Ids of the latest events: a stream is resumed only after one that this session saw.
     events: Mutex<VecDeque<Box<[u8]>>>,
-    /// Requests whose answer may still come on another stream, by id (JSON text).
-    unanswered: Mutex<VecDeque<(String, Purpose)>>,
+    /// Requests from the client.
+    pub(super) pending: Mutex<Pending<Purpose>>,
 }
 
 impl Session {
@@ -59,18 +60,6 @@ impl Session {
     /// Whether a stream may be resumed after this event. Servers often look events up without asking whose they are.
     pub(in crate::gateway) fn has_seen(&self, event: &[u8]) -> bool {
         self.events.lock().iter().any(|seen| **seen == *event)
-    }
-
-    /// Remembers a request whose stream may end before its answer came.
-    pub(in crate::gateway) fn await_answer(&self, id: &str, purpose: Purpose) {
-        remember(&mut self.unanswered.lock(), PENDING, (id.to_owned(), purpose));
-    }
-
-    /// What a late answer is for; `None` for an answer that nobody waits for.
-    pub(in crate::gateway) fn take_purpose(&self, id: &str) -> Option<Purpose> {
-        let mut unanswered = self.unanswered.lock();
-        let found = unanswered.iter().position(|(known, _)| known == id)?;
-        unanswered.remove(found).map(|(_, purpose)| purpose)
     }
 }
 
@@ -109,7 +98,7 @@ impl Sessions {
             used: Mutex::new(Instant::now()),
             asked: Mutex::default(),
             events: Mutex::default(),
-            unanswered: Mutex::default(),
+            pending: Mutex::default(),
         });
         self.table.lock().insert(session.id.clone(), session.clone());
         session

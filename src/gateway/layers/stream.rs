@@ -1,4 +1,4 @@
-//! An answer that is a stream: each complete message is judged by itself; comments and event ids pass as they are.
+//! An answer that is a stream: each complete message is judged by itself, and framed anew with its event id.
 
 use std::pin::Pin;
 
@@ -12,14 +12,19 @@ use super::from_server::{self, Fate};
 use super::list_changes::ListChanges;
 use crate::gateway::audit::Outcome;
 use crate::gateway::limits;
-use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::envelope::{Envelope, Invalid, Kind};
 use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED, upstream_label};
+use crate::gateway::protocol::id::Id;
 use crate::gateway::protocol::meta;
+use crate::gateway::protocol::methods::List;
 use crate::gateway::protocol::sse;
 use crate::gateway::upstream::{Event, EventStream, Reached};
 
 /// The first message of a listen stream (2026-07-28).
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+/// What the audit log calls a message that has no method, or none that is clear.
+const ANSWER: &str = "answer";
 
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -34,20 +39,21 @@ struct State {
     outcome: Option<Outcome>,
     /// What is announced on a stream of its own.
     changes: Option<ListChanges>,
+    /// Why something was skipped, first.
+    skipped: Option<String>,
+    /// The client knows an event from which it can go on.
+    resumable: bool,
 }
 
 /// What the client gets of an event stream.
 pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
-    if let (Some(session), Some(id)) = (&delivery.session, &delivery.id) {
-        // The stream may end before its answer comes; the client then asks for the rest on another one.
-        session.await_answer(id, delivery.purpose.clone());
-    }
     let until = delivery.caller.expires_in().map(|left| Instant::now() + left);
     let round = delivery.endpoint.drain.round();
     let changes = delivery.subscription.clone().map(|subscription| {
         ListChanges::new(subscription, &delivery.endpoint, delivery.force.clone(), &delivery.caller)
     });
-    let state = State { delivery: Some(delivery), upstream, until, round, outcome: None, changes };
+    let (outcome, skipped, resumable) = (None, None, false);
+    let state = State { delivery: Some(delivery), upstream, until, round, outcome, changes, skipped, resumable };
     Box::pin(stream::unfold(state, |mut state| async move {
         let bytes = state.next().await?;
         if let Some(delivery) = &mut state.delivery {
@@ -104,6 +110,11 @@ impl State {
             match next {
                 Err(_) if self.outcome.is_some() => return self.end(Outcome::Ok),
                 Err(_) => return Some(COMMENT),
+                Ok(None) if self.is_lost() => {
+                    let skipped = self.skipped.take().unwrap_or_default();
+                    return self
+                        .fail(&garbage(&format!("no answer in its stream, where something was skipped: {skipped}")));
+                }
                 Ok(None) => return self.end(if delivery.id.is_some() { Outcome::Unavailable } else { Outcome::Ok }),
                 Ok(Some(Err(error))) => {
                     delivery.force.metrics.upstream_error(upstream_label(&error));
@@ -149,13 +160,12 @@ impl State {
             "an answer broke off"
         );
         let bytes = delivery.id.as_ref().filter(|_| unanswered).map(|id| {
-            if let Some(session) = &delivery.session {
-                session.take_purpose(id);
-            }
+            delivery.answered();
             let reject = reject.clone().reached(Reached::Yes); // The server had begun to answer.
             sse::encode(&reject.body(Some(id), delivery.record.request_id()))
         });
         delivery.record.refused(reject);
+        delivery.record.because(reject);
         delivery.record.finish(self.outcome.unwrap_or(reject.outcome));
         bytes
     }
@@ -163,26 +173,83 @@ impl State {
     /// What the client gets of one event, if anything.
     async fn pass(&mut self, event: Event) -> Result<Option<Bytes>, Reject> {
         let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
-        if let (Some(session), Some(id)) = (&delivery.session, sse::id_of(&event)) {
+        if let (Some(session), Some(id)) = (&delivery.session, event.id.as_ref().filter(|id| !id.is_empty())) {
             session.saw(id);
+            self.resumable = true;
         }
-        let Some(data) = event.data.clone() else { return Ok(Some(event.raw)) };
-        let message = Envelope::parse_trusting(data).map_err(|error| garbage(&error.to_string()))?;
-        if message.kind == Kind::Response {
-            let Some((purpose, own)) = waiting(delivery, &message) else {
-                tracing::warn!(server = %delivery.endpoint.name, "an answer that nobody waits for was dropped");
+        if event.is_empty() {
+            let plain = event.id.is_none() && event.retry.is_none() && event.data.is_none();
+            return Ok(Some(if plain { COMMENT } else { sse::frame(&event, "") }));
+        }
+        if !event.is_message() {
+            self.skip("an event of another name than message");
+            return Ok(None); // To its client it is no message, and to a lenient one it must not become one.
+        }
+        let message = match parse(&event) {
+            Ok(message) => message,
+            Err(error) if error.is_foreign() => {
+                self.skip(&error.to_string());
                 return Ok(None);
-            };
-            let (bytes, outcome) = delivery.answer(&purpose, &message)?;
-            if own {
-                self.outcome = Some(outcome);
             }
-            return Ok(Some(reframe(event, &message, &bytes)));
+            Err(error) => return self.unclear(&error).await,
+        };
+        if message.kind == Kind::Response {
+            return self.response(&event, &message).await;
         }
         if self.outcome.is_some() {
             return Ok(None); // Nothing follows an answer on its stream.
         }
         self.unprompted(event, &message).await
+    }
+
+    /// What the client gets of an answer.
+    async fn response(&mut self, event: &Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
+        let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        let Some((purpose, own)) = waiting(delivery, message) else {
+            tracing::warn!(server = %delivery.endpoint.name, "an answer that nobody waits for was dropped");
+            return Ok(None);
+        };
+        let text = match delivery.answer(&purpose, message) {
+            Ok((bytes, outcome)) => {
+                if own {
+                    delivery.answered();
+                    self.outcome = Some(outcome);
+                }
+                bytes
+            }
+            Err(reject) if own => return Err(reject),
+            // The request that it answers has an error; this stream is another's.
+            Err(reject) => {
+                let _ = delivery.record.server_request(ANSWER, Some(&reject.message)).await; // It is refused either way.
+                reject.body(message.id(), delivery.record.request_id()).into()
+            }
+        };
+        let text = std::str::from_utf8(&text).unwrap_or_default(); // It was parsed: it is UTF-8.
+        Ok(Some(sse::frame(event, text)))
+    }
+
+    /// Refuses what readers could take for different messages. It may be the answer that is waited for.
+    async fn unclear(&mut self, error: &Invalid) -> Result<Option<Bytes>, Reject> {
+        let Some(delivery) = self.delivery.as_ref() else { return Ok(None) };
+        if delivery.id.is_some() && self.outcome.is_none() {
+            return Err(garbage(&error.to_string()));
+        }
+        tracing::warn!(server = %delivery.endpoint.name, %error, "a message from the server was dropped");
+        let _ = delivery.record.server_request(ANSWER, Some(&error.to_string())).await; // It is dropped either way.
+        Ok(None)
+    }
+
+    /// Passes over what is no message, and says so once.
+    fn skip(&mut self, why: &str) {
+        let (None, Some(delivery)) = (&self.skipped, &self.delivery) else { return };
+        tracing::warn!(server = %delivery.endpoint.name, why, "the server's stream holds what is no message; further ones are not reported");
+        self.skipped = Some(why.to_owned());
+    }
+
+    /// Whether the answer can come no more, and may have been among what was skipped.
+    fn is_lost(&self) -> bool {
+        let waits = self.delivery.as_ref().is_some_and(|delivery| delivery.id.is_some()) && self.outcome.is_none();
+        waits && self.skipped.is_some() && !self.resumable
     }
 
     async fn unprompted(&mut self, event: Event, message: &Envelope) -> Result<Option<Bytes>, Reject> {
@@ -193,7 +260,7 @@ impl State {
         let (force, caller) = delivery.current();
         let (session, tasks) = (delivery.session.as_deref(), &delivery.endpoint.tasks);
         let mut fate = from_server::judge(message, delivery.era, &force, &caller, session, tasks);
-        if message.kind == Kind::Request {
+        if message.kind == Kind::Request || from_server::is_unclear(message) {
             let refused = match &fate {
                 Fate::Pass => None,
                 Fate::Drop(why) | Fate::Refuse(why) => Some(*why),
@@ -207,14 +274,11 @@ impl State {
                 let acknowledged = self.changes.as_mut().and_then(|changes| changes.acknowledged(message.text()));
                 let text = acknowledged.as_deref().unwrap_or(message.text());
                 let clean = meta::strip_own(text);
-                Ok(Some(match (clean, acknowledged) {
-                    (Some(text), _) | (None, Some(text)) => sse::replace_data(&event, &text),
-                    (None, None) => event.raw.clone(),
-                }))
+                Ok(Some(sse::frame(&event, clean.as_deref().unwrap_or(text))))
             }
             Fate::Pass => {
                 let clean = meta::strip_own(message.text());
-                Ok(Some(clean.map_or_else(|| event.raw.clone(), |text| sse::replace_data(&event, &text))))
+                Ok(Some(sse::frame(&event, clean.as_deref().unwrap_or_else(|| message.text()))))
             }
             Fate::Drop(why) => {
                 tracing::warn!(server = %delivery.endpoint.name, method = message.method, why, "a message from the server was dropped");
@@ -241,20 +305,27 @@ async fn due(changes: &mut Option<ListChanges>) {
     }
 }
 
-/// What an answer on this stream is for, and whether it answers the stream's own request.
-fn waiting(delivery: &Delivery, message: &Envelope) -> Option<(Purpose, bool)> {
-    let id = message.id()?;
-    match &delivery.id {
-        Some(asked) if same_id(Some(id), asked) => {
-            if let Some(session) = &delivery.session {
-                session.take_purpose(asked);
-            }
-            Some((delivery.purpose.clone(), true))
+/// The message in an event. The standard decodes UTF-8 with replacement characters.
+fn parse(event: &Event) -> Result<Envelope, Invalid> {
+    let data = event.data.clone().unwrap_or_default();
+    match Envelope::parse_trusting(data.clone()) {
+        Err(Invalid::Parse(_)) if std::str::from_utf8(&data).is_err() => {
+            Envelope::parse_trusting(String::from_utf8_lossy(&data).into_owned().into())
         }
-        _ => Some((delivery.session.as_ref()?.take_purpose(id)?, false)),
+        parsed => parsed,
     }
 }
 
-fn reframe(event: Event, message: &Envelope, bytes: &Bytes) -> Bytes {
-    if bytes == message.bytes() { event.raw } else { sse::replace_data(&event, &String::from_utf8_lossy(bytes)) }
+/// What an answer on this stream is for, and whether it answers the stream's own request.
+fn waiting(delivery: &Delivery, message: &Envelope) -> Option<(Purpose, bool)> {
+    let id = message.id()?;
+    if delivery.id.as_ref().is_some_and(|asked| same_id(Some(id), asked)) {
+        return Some((delivery.purpose.clone(), true));
+    }
+    let purpose = delivery.session.as_ref()?.pending.lock().take(&Id::of(id))?;
+    // An id says little: it may have been used before, and forgotten. A list goes only to whom it is filtered for.
+    let holds = |list: List| message.result().is_some_and(|result| list.is_in(result));
+    let is_of = |wanted: List| matches!(purpose, Purpose::List { list, .. } if list == wanted);
+    let is_other = List::ALL.into_iter().any(|list| holds(list) && !is_of(list));
+    (!is_other).then_some((purpose, false))
 }

@@ -6,9 +6,9 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::fields::{self, Unclear, present};
 use super::json::{self, range_in};
 
 /// A parsed message. Cheap to clone: everything is shared.
@@ -35,6 +35,7 @@ pub struct Fields {
     arguments: Option<Range<usize>>,
     meta: Option<Range<usize>>,
     result: Option<Range<usize>>,
+    unclear: Option<Unclear>,
 }
 
 /// Which of JSON-RPC's messages it is.
@@ -54,42 +55,25 @@ pub enum Invalid {
     /// Not JSON, not UTF-8, too deep, or with duplicate keys: JSON-RPC -32700.
     #[error("parse error: {0}")]
     Parse(String),
-    /// JSON, but no JSON-RPC 2.0 message: -32600.
+    /// JSON, but nothing that says it is JSON-RPC 2.0: -32600.
+    #[error("invalid request: {0}")]
+    Foreign(&'static str),
+    /// JSON-RPC 2.0, but no message of it: -32600.
     #[error("invalid request: {0}")]
     Request(&'static str),
+    /// JSON-RPC 2.0 that readers could take for different messages: -32600. Carries the raw id, where that is clear.
+    #[error("invalid request: {1}")]
+    Unclear(Option<Box<RawValue>>, Unclear),
     /// A message with parameters of another shape than its method has: -32602. Carries the raw id.
     #[error("invalid params: {1}")]
     Params(Option<Box<RawValue>>, String),
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Params<'a> {
-    #[serde(borrow, default)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    uri: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "taskId")]
-    task: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<&'a RawValue>,
+impl Invalid {
+    /// Whether no reader takes it for a message: it is not JSON, or does not say that it is JSON-RPC 2.0.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Parse(_) | Self::Foreign(_))
+    }
 }
 
 /// Members of a message.
@@ -103,12 +87,16 @@ impl Envelope {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
         json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
         let mut fields = Fields::look_into(text)?;
+        if let Some(unclear) = fields.unclear.take() {
+            return Err(Invalid::Params(fields.raw_id(text), unclear.to_string()));
+        }
         fields.check_spelling(text)?;
         fields.text = body;
         Ok(Self(Arc::new(fields)))
     }
 
-    /// Parses one message from a server. The client is its last reader, so inner duplicates are not our concern.
+    /// Parses one message from a server, or one of our own. The client is its last reader, so members that the gateway
+    /// does not read are not our concern; those that it reads must be clear. See [`Fields::unclear`].
     pub fn parse_trusting(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the message is not UTF-8".to_owned()))?;
         let mut fields = Fields::look_into(text)?;
@@ -130,56 +118,83 @@ impl Fields {
         if text.trim_start().starts_with('[') {
             return Err(Invalid::Request("batches are not supported"));
         }
-        let message: Message<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Invalid::Request("not a JSON-RPC object"),
+        let found = fields::find(text, &MEMBERS).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Invalid::Foreign("not a JSON-RPC object"),
             _ => Invalid::Parse(error.to_string()),
         })?;
-        if message.jsonrpc.is_none_or(|version| version.get() != "\"2.0\"") {
-            return Err(Invalid::Request("jsonrpc must be \"2.0\""));
+        let [version, method, id, params, result, error] = found.values.map(present);
+        if let Some(unclear) = found.unclear {
+            return Err(Invalid::Unclear(id.map(ToOwned::to_owned), unclear)); // Whatever its version may be.
         }
-        let id = message.id;
+        if version.is_none_or(|version| string(version).as_deref() != Ok("2.0")) {
+            return Err(Invalid::Foreign("jsonrpc must be \"2.0\""));
+        }
         if id.is_some_and(|id| !id.get().starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])) {
             return Err(Invalid::Request("id must be a string or a number"));
         }
-        let kind = match (message.method, id, message.result.is_some() || message.error.is_some()) {
+        if result.is_some() && error.is_some() {
+            return Err(Invalid::Unclear(id.map(ToOwned::to_owned), Unclear::Other("both a result and an error")));
+        }
+        let kind = match (method, id, result.is_some() || error.is_some()) {
             (Some(_), Some(_), false) => Kind::Request,
             (Some(_), None, false) => Kind::Notification,
             (None, _, true) => Kind::Response,
             _ => return Err(Invalid::Request("neither a request, nor a notification, nor a response")),
         };
-        let method =
-            message.method.map(string).transpose().map_err(|()| Invalid::Request("method must be a string"))?;
-        let at = |raw: &RawValue| range_in(text, raw.get());
+        let method = method.map(string).transpose().map_err(|()| Invalid::Request("method must be a string"))?;
         let mut envelope = Self {
             text: Bytes::new(),
             kind,
             method: method.unwrap_or_default(),
-            id: id.map(at),
-            params: message.params.map(at),
+            id: id.map(|raw| range_in(text, raw.get())),
+            params: None,
             name: None,
             uri: None,
             task: None,
             name_range: None,
             arguments: None,
             meta: None,
-            result: message.result.map(at),
+            result: result.map(|raw| range_in(text, raw.get())),
+            unclear: None,
         };
-        if let Some(raw) = message.params {
-            let bad = |what: &str| Invalid::Params(id.map(ToOwned::to_owned), what.to_owned());
-            // A malformed known method must never travel on as "something else": fail here. A list would be read as
-            // the fields in their order, so that policy and server disagree about what is called.
-            if !raw.get().starts_with('{') {
-                return Err(bad("params must be an object"));
-            }
-            let params: Params<'_> = serde_json::from_str(raw.get()).map_err(|_| bad("params must be an object"))?;
-            envelope.name = params.name.map(string).transpose().map_err(|()| bad("name must be a string"))?;
-            envelope.uri = params.uri.map(string).transpose().map_err(|()| bad("uri must be a string"))?;
-            envelope.task = params.task.map(string).transpose().map_err(|()| bad("taskId must be a string"))?;
-            envelope.name_range = params.name.map(at);
-            envelope.arguments = params.arguments.map(at);
-            envelope.meta = params.meta.map(at);
+        if let Some(params) = params {
+            envelope.unclear = envelope.look_into_params(text, params).err();
         }
         Ok(envelope)
+    }
+
+    /// Finds what policy looks at in `params`. Where that is unclear, nothing is found: a malformed known method must
+    /// never travel on as "something else".
+    fn look_into_params(&mut self, text: &str, params: &RawValue) -> Result<(), Unclear> {
+        let at = |raw: &RawValue| range_in(text, raw.get());
+        let string = |raw: Option<&RawValue>, what| raw.map(string).transpose().map_err(|()| Unclear::Other(what));
+        let read = ["name", "uri", "taskId", "arguments", "_meta"];
+        // A list would be read as the fields in their order by some.
+        let found = fields::read(params.get(), &read).map_err(|unclear| match unclear {
+            Unclear::NoObject => Unclear::Other("params must be an object"),
+            unclear => unclear,
+        })?;
+        let [name, uri, task, arguments, meta] = found.map(present);
+        let decoded = (
+            string(name, "name must be a string")?,
+            string(uri, "uri must be a string")?,
+            string(task, "taskId must be a string")?,
+        );
+        (self.name, self.uri, self.task) = decoded;
+        self.params = Some(at(params));
+        (self.name_range, self.arguments, self.meta) = (name.map(at), arguments.map(at), meta.map(at));
+        Ok(())
+    }
+
+    fn raw_id(&self, text: &str) -> Option<Box<RawValue>> {
+        let id = text.get(self.id.clone()?)?;
+        RawValue::from_string(id.to_owned()).ok()
+    }
+
+    /// Why `params` of a message from a server can be read in two ways, if they can: then nothing was found in them,
+    /// and the message must not travel on.
+    pub fn unclear(&self) -> Option<&Unclear> {
+        self.unclear.as_ref()
     }
 
     /// Refuses members that a reader which ignores case would take for one that policy looks at.
@@ -196,9 +211,7 @@ impl Fields {
         match params.and_then(|params| misspelt(params, &PARAMETERS)) {
             None => Ok(()),
             Some(key) => {
-                let id = self.id.clone().and_then(|range| text.get(range));
-                let id = id.and_then(|id| RawValue::from_string(id.to_owned()).ok());
-                Err(Invalid::Params(id, format!("{key:?} differs from a parameter's name only in case")))
+                Err(Invalid::Params(self.raw_id(text), format!("{key:?} differs from a parameter's name only in case")))
             }
         }
     }

@@ -185,11 +185,11 @@ impl From<super::envelope::Invalid> for Reject {
         use super::envelope::Invalid;
         let code = match &error {
             Invalid::Parse(_) => PARSE,
-            Invalid::Request(_) => REQUEST,
+            Invalid::Foreign(_) | Invalid::Request(_) | Invalid::Unclear(..) => REQUEST,
             Invalid::Params(..) => PARAMS,
         };
         let mut reject = Self::malformed(code, error.to_string());
-        if let Invalid::Params(Some(id), _) = error {
+        if let Invalid::Params(Some(id), _) | Invalid::Unclear(Some(id), _) = error {
             reject.id = Some(id.get().into());
         }
         reject

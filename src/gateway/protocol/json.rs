@@ -86,7 +86,7 @@ pub fn splice(text: &str, edits: &[(Range<usize>, String)]) -> String {
 }
 
 /// A key that borrows when it holds no escape; `Cow`'s own implementation never borrows.
-struct Key<'a>(Cow<'a, str>);
+pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> serde::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

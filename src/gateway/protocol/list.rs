@@ -1,7 +1,6 @@
 //! The four lists, filtered and overridden by splicing: an entry that stays keeps its bytes.
 
-use std::ops::Range;
-
+use super::fields::{self, Unclear};
 use super::json::{self, items, members, range_in, splice};
 use super::methods::List;
 
@@ -16,11 +15,24 @@ pub enum Entry {
     Replace(String),
 }
 
-/// The answer holds no list where one must be.
-#[derive(Debug, Eq, PartialEq)]
-pub struct NoList;
+/// Why a list cannot be filtered.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoList {
+    /// The answer holds no list where one must be.
+    #[error("it holds no list")]
+    Missing,
+    /// Readers could find another list in it.
+    #[error("in its result {0}")]
+    Result(Unclear),
+    /// Readers could take an entry for another.
+    #[error("in its entry {0} {1}")]
+    Entry(usize, Unclear),
+}
 
 impl List {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
     /// Member of the result that holds the entries, and member of an entry that rules match.
     const fn members(self) -> (&'static str, &'static str) {
         match self {
@@ -30,47 +42,45 @@ impl List {
             Self::Templates => ("resourceTemplates", "uriTemplate"),
         }
     }
+
+    /// Whether `result`, JSON text, holds this list, to some reader.
+    pub fn is_in(self, result: &str) -> bool {
+        let (key, _) = self.members();
+        fields::find(result, &[key])
+            .is_ok_and(|found| found.unclear.is_some() || found.values.iter().any(Option::is_some))
+    }
 }
 
 /// Runs `judge(name, entry)` over the entries of `result` (JSON text of a list's result). `None`: nothing changed.
 ///
-/// Entries without a name, or with two, are dropped: nobody can say what they are.
+/// Entries without a name are dropped: nobody can say what they are. A list that readers could read in two ways is
+/// refused as a whole: where it is so on purpose, nothing of it can be trusted.
 pub fn filter(list: List, result: &str, mut judge: impl FnMut(&str, &str) -> Entry) -> Result<Option<String>, NoList> {
     let (key, name_key) = list.members();
-    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
-    let mut found = false;
-    for (_, array) in members(result).ok_or(NoList)?.iter().filter(|(member, _)| member == key) {
-        found = true;
-        let mut changed = false;
-        let mut kept: Vec<std::borrow::Cow<'_, str>> = Vec::new();
-        for item in items(array.get()).ok_or(NoList)? {
-            match name_of(item.get(), name_key).map_or(Entry::Drop, |name| judge(&name, item.get())) {
-                Entry::Keep => kept.push(item.get().into()),
-                Entry::Drop => changed = true,
-                Entry::Replace(text) => {
-                    changed = true;
-                    kept.push(text.into());
-                }
+    let [array] = fields::read(result, &[key]).map_err(|unclear| match unclear {
+        Unclear::NoObject => NoList::Missing,
+        unclear => NoList::Result(unclear),
+    })?;
+    let array = array.ok_or(NoList::Missing)?;
+    let mut changed = false;
+    let mut kept: Vec<std::borrow::Cow<'_, str>> = Vec::new();
+    for (at, item) in items(array.get()).ok_or(NoList::Missing)?.into_iter().enumerate() {
+        // What overrides replace must be clear as well, or a reader would find the server's own text.
+        let named = match fields::read(item.get(), &[name_key, "title", "description"]) {
+            Ok([name, ..]) => name.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()),
+            Err(Unclear::NoObject) => None,
+            Err(unclear) => return Err(NoList::Entry(at, unclear)),
+        };
+        match named.map_or(Entry::Drop, |name| judge(&name, item.get())) {
+            Entry::Keep => kept.push(item.get().into()),
+            Entry::Drop => changed = true,
+            Entry::Replace(text) => {
+                changed = true;
+                kept.push(text.into());
             }
         }
-        if changed {
-            edits.push((range_in(result, array.get()), format!("[{}]", kept.join(","))));
-        }
     }
-    if !found {
-        return Err(NoList);
-    }
-    Ok((!edits.is_empty()).then(|| splice(result, &edits)))
-}
-
-fn name_of(item: &str, key: &str) -> Option<String> {
-    let all = members(item)?;
-    let mut named = all.iter().filter(|(member, _)| member == key);
-    let (_, raw) = named.next()?;
-    if named.next().is_some() {
-        return None;
-    }
-    serde_json::from_str(raw.get()).ok()
+    Ok(changed.then(|| splice(result, &[(range_in(result, array.get()), format!("[{}]", kept.join(",")))])))
 }
 
 /// What callers read instead of what the server says.
@@ -141,23 +151,35 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_with_two_names_or_none_goes() {
-        let filtered = filter(List::Tools, r#"{"tools":[{"name":"a","name":"b"},{},3]}"#, |_, _| Entry::Keep);
+    fn an_entry_without_a_name_goes() {
+        let filtered = filter(List::Tools, r#"{"tools":[{"name":null},{"name":1},{},3,["a"]]}"#, |_, _| Entry::Keep);
 
         assert_eq!(filtered.unwrap().unwrap(), r#"{"tools":[]}"#);
     }
 
     #[test]
-    fn a_second_list_in_one_result_is_filtered_too() {
-        let filtered = filter(List::Tools, r#"{"tools":[],"tools":[{"name":"b"}]}"#, |_, _| Entry::Drop);
-
-        assert_eq!(filtered.unwrap().unwrap(), r#"{"tools":[],"tools":[]}"#);
+    fn a_list_that_readers_could_read_otherwise_is_refused() {
+        for result in [
+            r#"{"tools":[],"tools":[{"name":"b"}]}"#,
+            r#"{"tools":[],"Tools":[{"name":"b"}]}"#,
+            r#"{"tools":[],"tool\u0073":[{"name":"b"}]}"#,
+            r#"{"tools":[{"name":"a","name":"b"}]}"#,
+            r#"{"tools":[{"name":"a","Name":"b"}]}"#,
+            r#"{"tools":[{"name":"a","n\u0061me":"b"}]}"#,
+            r#"{"tools":[{"name":"a","description":"","description":"the server's own"}]}"#,
+        ] {
+            let refused = filter(List::Tools, result, |_, _| Entry::Keep);
+            assert!(matches!(refused, Err(NoList::Result(_) | NoList::Entry(0, _))), "{result}: {refused:?}");
+            assert!(List::Tools.is_in(result));
+        }
+        assert!(!List::Tools.is_in(r#"{"prompts":[]}"#));
     }
 
     #[test]
     fn an_answer_without_a_list_is_refused() {
-        assert_eq!(filter(List::Tools, r#"{"tool":[]}"#, |_, _| Entry::Keep), Err(NoList));
-        assert_eq!(filter(List::Tools, r#"{"tools":{}}"#, |_, _| Entry::Keep), Err(NoList));
+        assert_eq!(filter(List::Tools, r#"{"tool":[]}"#, |_, _| Entry::Keep), Err(NoList::Missing));
+        assert_eq!(filter(List::Tools, r#"{"tools":{}}"#, |_, _| Entry::Keep), Err(NoList::Missing));
+        assert_eq!(filter(List::Tools, "[]", |_, _| Entry::Keep), Err(NoList::Missing));
     }
 
     #[test]

@@ -2,52 +2,23 @@
 //!
 //! `toolgate.dev/` keys from either side are removed, at every depth: nobody may forge what the gateway says.
 
-use std::ops::Range;
-
 use memchr::memmem;
 
-use super::json::{self, MAX_DEPTH, items, members, range_in, splice};
+use super::forged;
+use super::json::{self, members, range_in, splice};
 
 /// Prefix of the gateway's own keys.
 pub const OWN: &str = "toolgate.dev/";
 
-/// `text` without forged keys, or `None` if it has none. The common case costs one search.
+/// `text` without forged keys, or `None` if it has none. The common case costs one search, any other one pass.
 pub fn strip_own(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     // An escape could hide the prefix, so a text with escapes is walked as well.
     if memmem::find(bytes, OWN.as_bytes()).is_none() && memmem::find(bytes, b"\\u").is_none() {
         return None;
     }
-    let mut edits = Vec::new();
-    walk(text, text, 0, &mut edits);
+    let edits: Vec<_> = forged::find(text).cuts.into_iter().map(|cut| (cut, String::new())).collect();
     (!edits.is_empty()).then(|| splice(text, &edits))
-}
-
-fn walk(whole: &str, part: &str, depth: u32, edits: &mut Vec<(Range<usize>, String)>) {
-    if depth > MAX_DEPTH {
-        return; // Deeper text is refused where it comes from a client; from a server no client reads keys there.
-    }
-    if part.starts_with('{') {
-        for (key, value) in members(part).unwrap_or_default() {
-            if key == "_meta" && value.get().starts_with('{') {
-                let all = members(value.get()).unwrap_or_default();
-                if all.iter().any(|(key, _)| key.starts_with(OWN)) {
-                    let kept: Vec<String> = all
-                        .iter()
-                        .filter(|(key, _)| !key.starts_with(OWN))
-                        .map(|(key, value)| format!("{}:{}", json::quote(key), value.get()))
-                        .collect();
-                    edits.push((range_in(whole, value.get()), format!("{{{}}}", kept.join(","))));
-                }
-            } else {
-                walk(whole, value.get(), depth + 1, edits);
-            }
-        }
-    } else if part.starts_with('[') {
-        for item in items(part).unwrap_or_default() {
-            walk(whole, item.get(), depth + 1, edits);
-        }
-    }
 }
 
 /// `object` (JSON text of an object) with `key: value` in its `_meta`, which is added if there is none.
@@ -78,7 +49,24 @@ mod tests {
     fn forged_keys_go_and_all_else_stays_byte_for_byte() {
         let text = r#"{"result": {"_meta": {"a" : 1e2, "toolgate.dev/x": true}, "n":12345678901234567890123}}"#;
 
-        assert_eq!(strip_own(text).unwrap(), r#"{"result": {"_meta": {"a":1e2}, "n":12345678901234567890123}}"#);
+        assert_eq!(strip_own(text).unwrap(), r#"{"result": {"_meta": {"a" : 1e2}, "n":12345678901234567890123}}"#);
+    }
+
+    #[test]
+    fn forged_keys_go_wherever_they_stand() {
+        let forged = r#""toolgate.dev/x":{"_meta":{"toolgate.dev/y":[1,"}"]}}"#;
+        for (text, clean) in [
+            (format!(r#"{{"_meta":{{{forged}}}}}"#), r#"{"_meta":{}}"#),
+            (format!(r#"{{"_meta":{{{forged},"k":1}}}}"#), r#"{"_meta":{"k":1}}"#),
+            (format!(r#"{{"_meta":{{"k":1,{forged}}}}}"#), r#"{"_meta":{"k":1}}"#),
+            (format!(r#"{{"_meta":{{"k":1,{forged},{forged},"l":2,{forged}}}}}"#), r#"{"_meta":{"k":1,"l":2}}"#),
+            (format!(r#"{{"_meta":{{{forged},{forged},"k":1}}}}"#), r#"{"_meta":{"k":1}}"#),
+            (format!(r#"[{{"_meta":1,"_meta":{{{forged}}}}}]"#), r#"[{"_meta":1,"_meta":{}}]"#),
+            (format!(r#"{{"_meta":{{"k":{{"_meta":{{{forged}}}}},{forged}}}}}"#), r#"{"_meta":{"k":{"_meta":{}}}}"#),
+            (format!(r#"{{"_Meta":{{{forged}}}}}"#), r#"{"_Meta":{}}"#), // Some readers ignore case.
+        ] {
+            assert_eq!(strip_own(&text).as_deref(), Some(clean), "{text}");
+        }
     }
 
     #[test]

@@ -387,8 +387,7 @@ fn events(body: Incoming, idle: Option<Duration>, limit: usize) -> EventStream {
                 Ok(Some(bytes)) => decoder.push(&bytes),
                 Ok(None) => {
                     return match decoder.finish() {
-                        Ok(None) => None,
-                        Ok(Some(event)) => Some((Ok(event), None)),
+                        Ok(()) => None,
                         Err(_) => Some((Err(UpstreamError::Gone), None)),
                     };
                 }

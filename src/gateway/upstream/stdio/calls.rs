@@ -17,7 +17,8 @@ use super::UpstreamError;
 use super::log_level::Level;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
-use crate::gateway::protocol::json::{members, range_in, splice};
+use crate::gateway::protocol::fields;
+use crate::gateway::protocol::json::{range_in, splice};
 use crate::gateway::protocol::methods::{Asked as Question, from_server};
 
 /// Calls in flight at one child.
@@ -227,6 +228,16 @@ impl<S: Clone> Calls<S> {
             Kind::Response => self.response(message),
             Kind::Request => self.request(message, listening),
             Kind::Notification => self.notification(message, listening),
+        }
+    }
+
+    /// Where a line goes that readers could take for different messages, so that its caller hears of it: as the answer
+    /// to the call with this id, if that is clear and there is one, else as a notification. Nothing of it is read.
+    pub(super) fn unclear(&mut self, id: Option<&str>, line: &str, listening: bool) -> Delivery<S> {
+        match own_id(id).and_then(|own| self.open.remove(&own)) {
+            Some(Call { to: Waiting::For(sink), .. }) => Delivery::Last(sink, line.to_owned()),
+            Some(_) => Delivery::Dropped("a response that nobody waits for any more"),
+            None => self.other(line, listening),
         }
     }
 
@@ -441,8 +452,9 @@ fn same(one: &str, other: &str) -> bool {
 }
 
 /// A member of `object`, which is part of `text`, and where its value lies in `text`.
-fn member<'a>(text: &str, object: &'a str, key: &str) -> Option<(&'a str, Range<usize>)> {
-    let raw = members(object)?.into_iter().find(|(name, _)| name == key)?.1.get();
+fn member<'a>(text: &str, object: &'a str, key: &'static str) -> Option<(&'a str, Range<usize>)> {
+    let [found] = fields::read(object, &[key]).ok()?;
+    let raw = found?.get();
     Some((raw, range_in(text, raw)))
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc::Permit;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -24,9 +25,8 @@ use super::queue::{Measured, Sink, Source, bounded};
 use super::shared::Wishes;
 use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, UpstreamError};
-use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::envelope::{Envelope, Invalid, Kind};
 use crate::gateway::protocol::era::Era;
-use crate::gateway::protocol::sse;
 
 /// Messages that wait for one child to read them.
 const TO_CHILD: usize = 64;
@@ -254,7 +254,7 @@ impl Child {
         drop(state);
         Ok(Box::pin(futures::stream::unfold(messages, |mut messages| async move {
             let message = messages.next().await?;
-            Some((Ok(event(message)), messages))
+            Some((Ok(Event::message(message)), messages))
         })))
     }
 
@@ -303,7 +303,13 @@ impl Child {
         }
         let message = match Envelope::parse_trusting(line.clone()) {
             Ok(message) => message,
-            Err(error) => return self.report_odd(line, &error.to_string()),
+            Err(error) => {
+                self.report_odd(line, &error.to_string());
+                if !error.is_foreign() {
+                    self.hand_on(line, &error);
+                }
+                return;
+            }
         };
         if message.kind == Kind::Notification && message.method.ends_with("/list_changed") {
             self.changed.notify_one(); // Whether or not a session listens.
@@ -313,12 +319,31 @@ impl Child {
         state.used = now;
         // It matters only to a session's own child, which has one mailbox.
         let listening = state.mailboxes.len() == 1 && state.mailboxes.values().all(Mailbox::is_open);
-        match state.calls.deliver(&message, listening, now) {
+        let delivery = state.calls.deliver(&message, listening, now);
+        if matches!(delivery, Delivery::Note(own, ..) if !state.may_log(own, &message)) {
+            return; // Its caller did not ask for such a log message.
+        }
+        self.route(state, delivery, now);
+    }
+
+    /// Hands on what readers could take for different messages, to whom it would belong: there it is refused, and its
+    /// caller gets an error.
+    fn hand_on(&self, line: &Bytes, error: &Invalid) {
+        let id = if let Invalid::Unclear(id, _) = error { id.as_deref() } else { None };
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let listening = state.mailboxes.len() == 1 && state.mailboxes.values().all(Mailbox::is_open);
+        let text = String::from_utf8_lossy(line);
+        let delivery = state.calls.unclear(id.map(RawValue::get), &text, listening);
+        self.route(state, delivery, now);
+    }
+
+    fn route(&self, mut state: MutexGuard<'_, State>, delivery: Delivery<Sink<Out>>, now: Instant) {
+        match delivery {
             Delivery::Last(sink, text) => {
                 // A full queue has lost messages already: the client sees a stream that ends too early.
                 let _ = sink.push(Out::Last(text.into()));
             }
-            Delivery::Note(own, _, _) if !state.may_log(own, &message) => {}
             Delivery::Note(own, sink, text) => {
                 if sink.push(Out::Note(text.into())).is_err() {
                     // Its client reads too slowly. Nobody else may wait for it: the stream ends.
@@ -449,10 +474,10 @@ fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Durat
             }
         };
         match next {
-            Some(Out::Note(message)) => Some((Ok(event(message)), Some((source, ticket)))),
+            Some(Out::Note(message)) => Some((Ok(Event::message(message)), Some((source, ticket)))),
             Some(Out::Last(message)) => {
                 ticket.over = true;
-                Some((Ok(event(message)), None))
+                Some((Ok(Event::message(message)), None))
             }
             Some(Out::Cancelled) => {
                 ticket.over = true;
@@ -465,12 +490,7 @@ fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Durat
             None => Some((Err(UpstreamError::Gone), None)),
         }
     });
-    Box::pin(futures::stream::once(async { Ok(event(first)) }).chain(rest))
-}
-
-fn event(message: Bytes) -> Event {
-    let raw = sse::encode(std::str::from_utf8(&message).unwrap_or_default()); // It was parsed: it is UTF-8.
-    Event { raw, data: Some(message) }
+    Box::pin(futures::stream::once(async { Ok(Event::message(first)) }).chain(rest))
 }
 
 fn cancelled(own: u64, reason: &str) -> String {

@@ -109,7 +109,7 @@ async fn collect(content: Content) -> Result<Vec<Value>, UpstreamError> {
 }
 
 fn data(event: Event) -> Value {
-    assert!(event.raw.starts_with(b"event: message\ndata: ") && event.raw.ends_with(b"\n\n"), "{event:?}");
+    assert!(event.is_message(), "{event:?}");
     serde_json::from_slice(&event.data.unwrap()).unwrap()
 }
 
