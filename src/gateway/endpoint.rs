@@ -101,6 +101,11 @@ impl Endpoint {
         self.policies.send_modify(|count| *count += 1);
     }
 
+    /// The policy that is enforced now, for an exchange that began under `before`.
+    pub(super) fn enforced(&self, before: &Arc<Force>) -> Arc<Force> {
+        self.force.load_full().unwrap_or_else(|| before.clone())
+    }
+
     /// Refuses when the policy in force may be out of date, and says that it then must not be used.
     pub(super) fn check_link(&self, force: &Force) -> Result<(), Reject> {
         match self.link.load().as_ref() {

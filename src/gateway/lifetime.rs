@@ -36,10 +36,8 @@ impl Lifetime {
             }
         };
         let stale = async {
-            if self.force.deny_after.is_none() {
-                std::future::pending::<()>().await;
-            }
-            while self.endpoint.check_link(&self.force).is_ok() {
+            // Also a policy that comes later may say that it must not be used for too long.
+            while self.endpoint.check_link(&self.endpoint.enforced(&self.force)).is_ok() {
                 sleep(PERIOD).await;
             }
         };

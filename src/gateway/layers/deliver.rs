@@ -157,7 +157,7 @@ impl Delivery {
 
     /// The policy in force now, and the caller's view of it: an answer may outlive several.
     pub(in crate::gateway) fn current(&self) -> (Arc<Force>, Caller) {
-        let Some(force) = self.endpoint.force.load_full() else { return (self.force.clone(), self.caller.clone()) };
+        let force = self.endpoint.enforced(&self.force);
         if Arc::ptr_eq(&force, &self.force) {
             return (force, self.caller.clone());
         }

@@ -103,8 +103,7 @@ impl State {
             if self.has_expired() {
                 return self.end(Outcome::Invalid);
             }
-            let enforced = delivery.endpoint.force.load_full();
-            if let Err(reject) = delivery.endpoint.check_link(enforced.as_ref().unwrap_or(&delivery.force)) {
+            if let Err(reject) = delivery.endpoint.check_link(&delivery.endpoint.enforced(&delivery.force)) {
                 return self.fail(&reject);
             }
             match next {
