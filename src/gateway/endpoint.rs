@@ -14,6 +14,7 @@ use super::auth::{Authenticator, Verified, authorization_servers};
 use super::drain::Drain;
 use super::fetch::Fetcher;
 use super::layers::listed::Listings;
+use super::layers::in_flight::InFlight;
 use super::layers::session::Sessions;
 use super::limits;
 use super::link::Link;
@@ -37,6 +38,8 @@ pub(super) struct Endpoint {
     pub(super) listings: Listings,
     /// Counts the policies that were enforced.
     pub(super) policies: watch::Sender<u64>,
+    /// Requests that run at a server over HTTP, for those who cancel one.
+    pub(super) in_flight: InFlight,
     pub(super) streams: Streams,
     /// Cancelled when the server is removed or the gateway ends: ends its streams.
     pub(super) closing: CancellationToken,
@@ -87,6 +90,7 @@ impl Endpoint {
             tasks: Tasks::default(),
             listings: Listings::default(),
             policies: watch::Sender::default(),
+            in_flight: InFlight::default(),
             streams: Streams::default(),
             closing,
             drain,

@@ -1,16 +1,17 @@
 //! Sends what was permitted. Nothing else in the gateway calls an upstream for a client.
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::authorize::Permit;
+use super::in_flight;
 use super::session::Session;
 use crate::gateway::endpoint::{Caller, Endpoint};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::headers::{self, LAST_EVENT, METHOD, NAME, VERSION};
 use crate::gateway::protocol::trace::{self, TRACE_PARENT, TRACE_STATE};
-use crate::gateway::upstream::{Outbound, Reply, UpstreamError, Verb};
+use crate::gateway::upstream::{Content, Outbound, Reply, Upstream, UpstreamError, Verb};
 use crate::telemetry::traces::Outgoing;
 
 const PARAMETER: &str = "mcp-param-";
@@ -85,8 +86,33 @@ async fn exchange(
     verb: Verb,
 ) -> Result<Reply, UpstreamError> {
     let caller = caller.key().cloned();
+    let in_flight = session.map_or(&endpoint.in_flight, |session| &session.in_flight);
     let session = session.map(|session| session.upstream.clone());
-    endpoint.upstream.send(Outbound { verb, era, caller, session, headers }).await
+    let running = match (&verb, &endpoint.upstream) {
+        (Verb::Post(message), Upstream::Http(_)) => {
+            // Only within a session of its own, or with a name of its own, can a sender be told from others.
+            let sender = session.as_ref().or(caller.as_ref()).filter(|sender| !sender.is_empty());
+            if message.method == "notifications/cancelled"
+                && !sender.is_some_and(|sender| in_flight.may_cancel(sender, message))
+            {
+                tracing::debug!(server = %endpoint.name, "a cancellation of no running request of its caller was dropped");
+                return Ok(accepted());
+            }
+            let id = in_flight::id_of(message);
+            // A lost connection cancels a request since 2026-07-28, and where there is no session to go on in.
+            let outlives = session.is_some() && era == Era::Legacy;
+            sender.zip(id).map(|(sender, id)| in_flight.begin(sender.clone(), id, outlives))
+        }
+        // A child has ids of the gateway's own: a cancellation of somebody else's call finds nothing there.
+        _ => None,
+    };
+    let reply = endpoint.upstream.send(Outbound { verb, era, caller, session, headers }).await?;
+    Ok(in_flight::until_answered(reply, running))
+}
+
+/// What a server answers to a notification.
+fn accepted() -> Reply {
+    Reply { status: StatusCode::ACCEPTED, session: None, headers: HeaderMap::new(), content: Content::Empty }
 }
 
 /// The headers that may go to the server: those of the protocol and the trace, nothing of the caller's connection,

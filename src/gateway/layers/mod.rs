@@ -7,6 +7,7 @@ pub(super) mod forward;
 pub(super) mod from_server;
 pub(super) mod list_changes;
 pub(super) mod listed;
+pub(super) mod in_flight;
 pub(super) mod listen;
 pub(super) mod pending;
 pub(super) mod record;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::gateway::endpoint::Caller;
 use crate::gateway::layers::deliver::Purpose;
 use crate::gateway::layers::pending::Pending;
+use crate::gateway::layers::in_flight::InFlight;
 use crate::gateway::limits;
 use crate::gateway::protocol::error::Reject;
 
@@ -28,6 +29,8 @@ pub(in crate::gateway) struct Session {
     /// What the server knows.
     pub(in crate::gateway) upstream: Arc<str>,
     caller: Option<Arc<str>>,
+    /// Its requests that a server over HTTP has not answered.
+    pub(in crate::gateway) in_flight: InFlight,
     used: Mutex<Instant>,
     /// Ids (JSON text) of requests from the server that its client has not answered.
     asked: Mutex<VecDeque<String>>,
@@ -95,6 +98,7 @@ impl Sessions {
             id: random_id(),
             upstream,
             caller: caller.key().cloned(),
+            in_flight: InFlight::default(),
             used: Mutex::new(Instant::now()),
             asked: Mutex::default(),
             events: Mutex::default(),
