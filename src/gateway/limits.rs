@@ -55,6 +55,15 @@ pub const AUDIT_WAIT: Duration = Duration::from_millis(100);
 pub const INTENT_WAIT: Duration = Duration::from_secs(2);
 /// Records that the audit ring holds.
 pub const AUDIT_RING: usize = 4096;
+/// Records that the audit ring holds besides, of requests without a token that was accepted.
+pub const AUDIT_GUESTS: usize = 1024;
+/// Refusals without a token that leave a line of their own, for each HTTP status in [`AUDIT_GUEST_PERIOD`]; further ones
+/// are counted.
+pub const AUDIT_GUEST_LINES: u32 = 100;
+/// See [`AUDIT_GUEST_LINES`].
+pub const AUDIT_GUEST_PERIOD: Duration = Duration::from_secs(1);
+/// Things that a server may ask within one result (2026-07-28), and answers in one request.
+pub const INPUT_REQUESTS: usize = 64;
 /// Verified tokens kept.
 pub const TOKENS: u64 = 10_000;
 /// Names of one list that are remembered for one caller, in bytes: beyond it every new policy counts as a change.

@@ -24,6 +24,7 @@ use super::catalogue::{self, Catalogue, Digests};
 use super::drain::Drain;
 use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
+use super::layers::early;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
 use super::lifetime::{self, Carried, Lifetime};
@@ -373,6 +374,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     let (closing, drain) = (shared.closing.clone(), shared.drain.clone());
     let opened = drain.round();
     let (carries, carried) = watch::channel(Carried::None);
+    let log = shared.clone();
     let service = service_fn(move |request| {
         let (shared, carries) = (shared.clone(), carries.clone());
         async move {
@@ -416,6 +418,9 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         }
     };
     if let Err(error) = ended {
+        if callers {
+            early::unreadable(&log, &error);
+        }
         tracing::debug!(%error, "a connection broke off");
     }
 }

@@ -8,17 +8,19 @@ use futures::stream::pending;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::audit::Busy;
 use super::body::Body;
 use super::endpoint::{Caller, Endpoint, Force, OpenStream};
 use super::layers::authorize::{self, Asked};
-use super::layers::deliver::{Delivery, Purpose, own_response, refuse};
+use super::layers::deliver::{Delivery, Purpose, refuse};
+use super::layers::early::Early;
 use super::layers::list_changes::Subscription;
 use super::layers::pending::Awaited;
 use super::layers::record::Recorder;
 use super::layers::session::Session;
-use super::layers::{authenticate, forward, listen};
+use super::layers::{authenticate, forward, input_round, listen};
 use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::Era;
@@ -40,22 +42,20 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
 
 async fn answer(shared: Arc<Shared>, head: Parts, body: &mut Incoming) -> Response<Body> {
     let request_id = shared.request_ids.next();
-    let unaudited = |reject: &Reject| {
-        tracing::debug!(request_id, status = reject.status.as_u16(), reason = reject.message, "request refused");
-        own_response(reject.status, reject.header.clone(), reject.body(None, &request_id))
-    };
+    let early = Early { shared: &shared, head: &head, request_id: &request_id, started: Instant::now() };
     if let Err(reject) = listen::check_size(&head).and_then(|()| shared.hosts.check(&head.headers)) {
-        return unaudited(&reject);
+        return early.refuse(&reject, None, None);
     }
     let (endpoint, metadata) = match find(&shared, head.uri.path()) {
         Ok(found) => found,
-        Err(reject) => return unaudited(&reject),
+        Err(reject) => return early.refuse(&reject, None, None),
     };
     let Some(force) = endpoint.force.load_full() else {
-        return unaudited(&Reject::not_ready("no policy is in force yet")); // No policy is not "allow".
+        // No policy is not "allow".
+        return early.refuse(&Reject::not_ready("no policy is in force yet"), Some(&endpoint), None);
     };
     if metadata {
-        return own_response(StatusCode::OK, None, authenticate::document(&force, &head));
+        return early.serve(&endpoint, &force, authenticate::document(&force, &head));
     }
     let verb = match head.method {
         Method::POST => "POST",
@@ -64,13 +64,10 @@ async fn answer(shared: Arc<Shared>, head: Parts, body: &mut Incoming) -> Respon
         _ => {
             let reject = Reject::http(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served here")
                 .with_header(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
-            return unaudited(&reject);
+            return early.refuse(&reject, Some(&endpoint), Some(&force));
         }
     };
-    let started = Recorder::start(&shared, request_id.clone(), verb, endpoint.clone(), force.clone()).await;
-    let Ok(record) = started else {
-        return unaudited(&unrecorded(Busy)); // What cannot be audited does not happen.
-    };
+    let record = Recorder::start(&shared, request_id, verb, endpoint.clone(), force.clone());
     let exchange = Exchange { shared, endpoint, force, head, record };
     exchange.run(body).await
 }
@@ -121,11 +118,11 @@ impl Exchange {
         let forwarded = match authenticate::caller(&self.shared.metrics, &self.force, &self.head).await {
             Err(reject) => Err(reject),
             Ok(caller) => {
-                self.record.caller(&caller);
-                match self.head.method {
-                    Method::POST => self.post(caller, body).await,
-                    Method::GET => self.get(caller).await,
-                    _ => self.delete(caller).await,
+                match (self.record.caller(&caller).await.map_err(unrecorded), &self.head.method) {
+                    (Err(reject), _) => Err(reject), // What cannot be audited does not happen.
+                    (Ok(()), &Method::POST) => self.post(caller, body).await,
+                    (Ok(()), &Method::GET) => self.get(caller).await,
+                    (Ok(()), _) => self.delete(caller).await,
                 }
             }
         };
@@ -158,7 +155,7 @@ impl Exchange {
                     self.record.policy(&force);
                     self.force = force;
                     caller = authenticate::caller(&self.shared.metrics, &self.force, &self.head).await?;
-                    self.record.caller(&caller);
+                    self.record.renewed(&caller);
                 }
                 _ => break,
             }
@@ -215,6 +212,9 @@ impl Exchange {
         era: Era,
         permit: authorize::Permit,
     ) -> Result<Reply, Reject> {
+        if era == Era::Modern {
+            input_round::record_answers(&self.record).await?;
+        }
         if !permit.read_only() {
             self.record.intent().await.map_err(unrecorded)?;
         }

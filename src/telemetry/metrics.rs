@@ -15,10 +15,11 @@
 //! | `toolgate_policy_loads_total` | `server_namespace`, `server`, `result` | policies that came; `result` is `ok` or `failed` |
 //! | `toolgate_policy_info` | `server_namespace`, `server`, `snapshot` | 1 for the policy in force |
 //! | `toolgate_policy_loaded_timestamp_seconds` | `server_namespace`, `server` | when it came into force, Unix time |
-//! | `toolgate_audit_slots` | | records that are promised or queued, of at most 4096 |
+//! | `toolgate_audit_slots` | | records that are promised or queued, of at most 5120 |
 //! | `toolgate_audit_lines_total` | | lines written |
 //! | `toolgate_audit_refused_total` | | calls refused because they could not be audited |
 //! | `toolgate_audit_dropped_total` | | lines lost because closing took too long |
+//! | `toolgate_audit_left_out_total` | | lines about requests without a token, left out during a flood |
 //! | `toolgate_audit_failing` | | 1 while lines cannot be written |
 //! | `toolgate_build_info` | `version` | 1 |
 //! | `process_resident_memory_bytes`, `process_threads`, `process_open_fds` | | of this process |
@@ -85,6 +86,7 @@ struct Own {
     audit_lines: IntCounter,
     audit_refused: IntCounter,
     audit_dropped: IntCounter,
+    audit_left_out: IntCounter,
     audit_failing: IntGauge,
     memory: IntGauge,
     threads: IntGauge,
@@ -159,6 +161,7 @@ impl Maker {
             audit_lines: self.counter("toolgate_audit_lines_total", "Audit lines written.")?,
             audit_refused: self.counter("toolgate_audit_refused_total", "Calls refused for want of an audit slot.")?,
             audit_dropped: self.counter("toolgate_audit_dropped_total", "Audit lines lost at the end.")?,
+            audit_left_out: self.counter("toolgate_audit_left_out_total", "Audit lines left out in a flood.")?,
             audit_failing: self.gauge("toolgate_audit_failing", "1 while audit lines cannot be written.")?,
             memory: self.gauge("process_resident_memory_bytes", "Resident memory.")?,
             threads: self.gauge("process_threads", "Threads.")?,
@@ -271,6 +274,7 @@ impl Metrics {
             raise(&own.audit_lines, stats.written);
             raise(&own.audit_refused, stats.refused);
             raise(&own.audit_dropped, stats.dropped);
+            raise(&own.audit_left_out, stats.left_out);
             own.audit_failing.set(stats.failing.into());
         }
         let (memory, threads) = process::memory_and_threads();

@@ -14,6 +14,7 @@
 mod support;
 
 mod anonymous;
+mod audit;
 mod bad_requests;
 mod bad_servers;
 mod clients;

@@ -50,6 +50,7 @@ impl Line {
             issuer,
             subject,
             roles,
+            left_out,
             method,
             server_namespace,
             server,
@@ -87,6 +88,9 @@ impl Line {
             to.number("http_status", status.into());
         }
         to.text("issuer", issuer);
+        if let Some(lines) = left_out {
+            to.number("left_out", lines);
+        }
         to.text("method", Some(method));
         to.text("outcome", outcome.map(super::Outcome::as_str));
         to.text("reason", reason);
@@ -299,6 +303,7 @@ mod tests {
             issuer: Some(&text[1]),
             subject: Some(&text[2]),
             roles,
+            left_out: None,
             method: &text[3],
             server_namespace: &text[4],
             server: &text[5],
@@ -336,6 +341,7 @@ mod tests {
                 if absent { *field = None; }
             }
             let (sequence, bytes, micros, status, index) = numbers;
+            record.left_out = status.map(u64::from);
             (record.event, record.outcome, record.error_code) = (event, outcome, code);
             (record.result_bytes, record.http_status, record.rule_index) = (bytes, status, index);
             record.duration = Duration::from_micros(micros);

@@ -10,6 +10,7 @@
 //! | `gateway_version` | version of this build |
 //! | `http_status` | HTTP status sent to the caller |
 //! | `issuer`, `subject`, `roles` | who called |
+//! | `left_out` | lines with the same `http_status` that a flood without tokens would have left before this one |
 //! | `method`, `server_namespace`, `server`, `target` | what was called |
 //! | `outcome` | [`Outcome`] |
 //! | `request_id` | shared with the process log and the error's data |
@@ -37,13 +38,16 @@ pub struct Record<'a> {
     pub subject: Option<&'a str>,
     /// Roles of the subject.
     pub roles: &'a [std::sync::Arc<str>],
-    /// MCP method, or the HTTP verb where there is none.
+    /// Lines of the same HTTP status that were left out before this one, during a flood of requests without a token.
+    pub left_out: Option<u64>,
+    /// MCP method, or the HTTP verb where there is none; `unreadable` for bytes that are no HTTP request.
     pub method: &'a str,
     /// Namespace of the server.
     pub server_namespace: &'a str,
     /// Name of the server.
     pub server: &'a str,
-    /// Server-side name of the tool or prompt, or URI of the resource.
+    /// Server-side name of the tool or prompt, or URI of the resource; the path of a request that names no endpoint, and
+    /// the key of an answer in `inputResponses`.
     pub target: Option<&'a str>,
     /// Hash of the snapshot that decided.
     pub snapshot: &'a str,
@@ -78,7 +82,8 @@ pub enum Event {
     StreamOpened,
     /// Written when the request has ended.
     Request,
-    /// A request from the server that reached its caller, or was refused.
+    /// A request from the server that reached its caller, or was refused. Since 2026-07-28 each entry of
+    /// `inputRequests` in a result, and each of `inputResponses` in the request that answers.
     ServerRequest,
 }
 

@@ -20,6 +20,7 @@ fn record(id: &str) -> Record<'_> {
         issuer: Some("corp"),
         subject: Some("ada"),
         roles: &[],
+        left_out: None,
         method: "tools/call",
         server_namespace: "default",
         server: "files",
@@ -185,6 +186,49 @@ async fn a_full_ring_refuses_after_the_wait() {
 
     drop(slots.pop());
     assert!(audit.reserve().await.is_ok(), "a slot that is dropped unused is free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_without_tokens_takes_no_place_from_those_who_have_one() {
+    let audit = Fickle::new(4096).audit();
+    let mut guests = Vec::new();
+    for _ in 0..limits::AUDIT_GUESTS {
+        guests.push(audit.reserve_in(Share::Guests).await.unwrap());
+    }
+    assert!(audit.reserve_in(Share::Guests).await.is_err());
+
+    let mut callers = Vec::new();
+    for _ in 0..limits::AUDIT_RING {
+        callers.push(audit.reserve().await.unwrap());
+    }
+    assert!(audit.reserve().await.is_err());
+    assert_eq!(audit.stats().taken, limits::AUDIT_RING + limits::AUDIT_GUESTS);
+    guests.pop();
+    assert!(audit.reserve().await.is_err(), "and the other way round");
+    assert!(audit.reserve_in(Share::Guests).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_sampled_and_every_one_is_counted() {
+    let sink = Fickle::new(4096);
+    let audit = sink.audit();
+    let refusal = || Record { http_status: Some(401), ..record("guest") };
+    let places: Vec<_> = std::iter::from_fn(|| audit.try_reserve_in(Share::Guests)).collect();
+    audit.note(&refusal());
+    drop(places);
+
+    for _ in 0..limits::AUDIT_GUEST_LINES + 100 {
+        audit.note(&refusal());
+    }
+    audit.note(&Record { http_status: Some(404), ..record("other") });
+    assert_eq!(audit.stats().left_out, 102, "one had no place, and took one of the second's lines");
+    audit.close().await;
+
+    let written = lines(&sink.bytes());
+    assert_eq!(written.len(), limits::AUDIT_GUEST_LINES as usize);
+    assert_eq!(written[0]["left_out"], 1);
+    assert!(written[1..].iter().all(|line| line.get("left_out").is_none()));
+    assert_eq!(written.last().unwrap()["http_status"], 404, "another kind has a rate of its own");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use super::super::limits;
 use super::Record;
 use super::line::{push_number, with_line};
 use super::output::Output;
+use super::sampler::Sampler;
 
 /// Time that lines wait for others before they are written. An intent does not wait.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
@@ -55,9 +56,19 @@ pub struct Audit {
 #[error("the audit log cannot take another record")]
 pub struct Busy;
 
+/// Whose places in the ring are meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Share {
+    /// Those of callers who are known by their token.
+    Callers,
+    /// Those of everybody else.
+    Guests,
+}
+
 /// A place in the ring. Dropping it unused gives the place back.
 pub struct Slot {
     ring: Arc<Ring>,
+    share: Share,
     /// Whether the writer gives the place back, together with the line.
     spent: bool,
 }
@@ -71,6 +82,8 @@ pub struct Stats {
     pub refused: u64,
     /// Lines that were lost because closing took too long.
     pub dropped: u64,
+    /// Lines about requests without a token that were left out during a flood, since the start.
+    pub left_out: u64,
     /// Lines that were written since the start.
     pub written: u64,
     /// Whether the last write failed.
@@ -84,6 +97,9 @@ struct Handle {
 
 struct Ring {
     slots: Semaphore,
+    guests: Semaphore,
+    sampler: Mutex<Sampler>,
+    left_out: AtomicU64,
     pending: Mutex<Pending>,
     wake: Condvar,
     failing: AtomicBool,
@@ -118,8 +134,9 @@ enum Stage {
 struct Lines {
     bytes: Vec<u8>,
     count: u64,
-    /// Slots whose last line is among them.
+    /// Slots whose last line is among them, by share.
     slots: usize,
+    guests: usize,
     announced: Vec<oneshot::Sender<()>>,
 }
 
@@ -148,6 +165,9 @@ impl Audit {
     pub(super) fn start(output: Output) -> io::Result<Self> {
         let ring = Arc::new(Ring {
             slots: Semaphore::new(limits::AUDIT_RING),
+            guests: Semaphore::new(limits::AUDIT_GUESTS),
+            sampler: Mutex::default(),
+            left_out: AtomicU64::new(0),
             pending: Mutex::default(),
             wake: Condvar::new(),
             failing: AtomicBool::new(false),
@@ -165,28 +185,59 @@ impl Audit {
         Ok(Self { handle: Arc::new(Handle { ring, ended }) })
     }
 
-    /// Waits at most [`super::super::limits::AUDIT_WAIT`] for a place. While lines cannot be written there is none.
+    /// A place for somebody who is known: see [`Audit::reserve_in`].
     pub async fn reserve(&self) -> Result<Slot, Busy> {
+        self.reserve_in(Share::Callers).await
+    }
+
+    /// Waits at most [`super::super::limits::AUDIT_WAIT`] for a place. While lines cannot be written there is none.
+    pub async fn reserve_in(&self, share: Share) -> Result<Slot, Busy> {
         let ring = &self.handle.ring;
-        if ring.failing.load(Ordering::Acquire) || ring.full.load(Ordering::Acquire) {
+        if !ring.is_open() {
             return Err(ring.refuse());
         }
-        let permit = match ring.slots.try_acquire() {
+        let permit = match ring.places(share).try_acquire() {
             Ok(permit) => permit,
-            Err(_) => match tokio::time::timeout(limits::AUDIT_WAIT, ring.slots.acquire()).await {
+            Err(_) => match tokio::time::timeout(limits::AUDIT_WAIT, ring.places(share).acquire()).await {
                 Ok(Ok(permit)) => permit,
                 Ok(Err(_)) | Err(_) => return Err(ring.refuse()), // Closed, or still full.
             },
         };
         permit.forget(); // Given back by the slot, or by the writer for a whole batch.
-        Ok(Slot { ring: Arc::clone(ring), spent: false })
+        Ok(Slot { ring: Arc::clone(ring), share, spent: false })
+    }
+
+    /// A place that is free now, for what must not wait and must not happen without its line.
+    pub fn reserve_now(&self, share: Share) -> Result<Slot, Busy> {
+        let ring = &self.handle.ring;
+        let place = ring.is_open().then(|| self.try_reserve_in(share)).flatten();
+        place.ok_or_else(|| ring.refuse())
     }
 
     /// A place that is free now, for what has happened already and was announced.
-    pub fn try_reserve(&self) -> Option<Slot> {
+    pub fn try_reserve_in(&self, share: Share) -> Option<Slot> {
         let ring = &self.handle.ring;
-        ring.slots.try_acquire().ok()?.forget();
-        Some(Slot { ring: Arc::clone(ring), spent: false })
+        ring.places(share).try_acquire().ok()?.forget();
+        Some(Slot { ring: Arc::clone(ring), share, spent: false })
+    }
+
+    /// Records what somebody was answered who is not known: a refusal, or a page for everybody. Never waits. During a
+    /// flood, and while there is no place, it is left out, and the next line of its kind counts it.
+    pub fn note(&self, record: &Record<'_>) {
+        let ring = &self.handle.ring;
+        let status = record.http_status;
+        let admitted = ring.sampler.lock().admit(status, Instant::now());
+        let Some(left_out) = admitted else {
+            ring.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        match self.try_reserve_in(Share::Guests) {
+            Some(slot) => slot.finish(&Record { left_out: (left_out > 0).then_some(left_out), ..*record }),
+            None => {
+                ring.sampler.lock().take_back(status, left_out);
+                ring.left_out.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Writes what is queued and ends the writer, within 5 s; slots that are still taken have 1 s for their last
@@ -204,9 +255,11 @@ impl Audit {
     pub fn stats(&self) -> Stats {
         let ring = &self.handle.ring;
         Stats {
-            taken: limits::AUDIT_RING.saturating_sub(ring.slots.available_permits()),
+            taken: limits::AUDIT_RING.saturating_sub(ring.slots.available_permits())
+                + limits::AUDIT_GUESTS.saturating_sub(ring.guests.available_permits()),
             refused: ring.refused.load(Ordering::Relaxed),
             dropped: ring.dropped.load(Ordering::Relaxed),
+            left_out: ring.left_out.load(Ordering::Relaxed),
             written: ring.written.load(Ordering::Relaxed),
             failing: ring.failing.load(Ordering::Relaxed),
         }
@@ -234,19 +287,36 @@ impl Slot {
     /// Queues the final line and gives the place back when it is written.
     pub fn finish(mut self, record: &Record<'_>) {
         self.spent = true;
-        self.ring.append(record, |lines| lines.slots += 1, false);
+        let share = self.share;
+        let count = |lines: &mut Lines| match share {
+            Share::Callers => lines.slots += 1,
+            Share::Guests => lines.guests += 1,
+        };
+        self.ring.append(record, count, false);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.spent {
-            self.ring.slots.add_permits(1);
+            self.ring.places(self.share).add_permits(1);
         }
     }
 }
 
 impl Ring {
+    fn places(&self, share: Share) -> &Semaphore {
+        match share {
+            Share::Callers => &self.slots,
+            Share::Guests => &self.guests,
+        }
+    }
+
+    /// Whether lines can be written, and wait within their bound.
+    fn is_open(&self) -> bool {
+        !self.failing.load(Ordering::Acquire) && !self.full.load(Ordering::Acquire)
+    }
+
     fn append(&self, record: &Record<'_>, note: impl FnOnce(&mut Lines), urgent: bool) {
         with_line(record, |line| {
             let mut pending = self.pending.lock();
@@ -284,11 +354,12 @@ impl Ring {
 
     /// Whether no slot is taken; only then no line can come any more.
     fn all_free(&self) -> bool {
-        self.slots.available_permits() >= limits::AUDIT_RING
+        self.slots.available_permits() >= limits::AUDIT_RING && self.guests.available_permits() >= limits::AUDIT_GUESTS
     }
 
     fn close(&self) {
         self.slots.close();
+        self.guests.close();
         let mut pending = self.pending.lock();
         if pending.stage == Stage::Open {
             pending.stage = Stage::Closed;
@@ -390,9 +461,10 @@ impl Writer {
             let _ = announce.send(()); // The caller may have gone away.
         }
         self.ring.slots.add_permits(self.lines.slots);
+        self.ring.guests.add_permits(self.lines.guests);
         self.lines.bytes.clear();
         self.lines.bytes.shrink_to(KEPT_BYTES);
-        (self.lines.count, self.lines.slots, self.sent) = (0, 0, 0);
+        (self.lines.count, self.lines.slots, self.lines.guests, self.sent) = (0, 0, 0, 0);
     }
 
     fn failed(&mut self, error: &io::Error) {

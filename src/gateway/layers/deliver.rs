@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::from_server::forbidden_input;
 use super::list_changes::Subscription;
 use super::listed::shown;
 use super::pending::Awaited;
@@ -26,7 +25,7 @@ use crate::gateway::protocol::fields::{self, Unclear, present};
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
 use crate::gateway::protocol::id::Id;
 use crate::gateway::protocol::inputs;
-use crate::gateway::protocol::json::splice;
+use crate::gateway::protocol::json::{members, splice};
 use crate::gateway::protocol::list::{self, Entry, Override};
 use crate::gateway::protocol::list_changed;
 use crate::gateway::protocol::meta;
@@ -192,6 +191,7 @@ impl Delivery {
             return match (message.kind, message.result()) {
                 (Kind::Response, None) => {
                     self.check_error(&message)?;
+                    self.record.answered(error_code(&message));
                     Ok((cleaned(&message), status_outcome(status)))
                 }
                 _ => Err(garbage("an error status came with something else than an error")),
@@ -205,7 +205,9 @@ impl Delivery {
             None => return Ok((Bytes::new(), Outcome::Ok)),
         }
         let purpose = self.purpose.clone();
-        self.answer(&purpose, &message)
+        let answered = self.answer(&purpose, &message)?;
+        self.record.answered(error_code(&message));
+        Ok(answered)
     }
 
     /// An error may ask the caller to open a URL.
@@ -226,10 +228,8 @@ impl Delivery {
         };
         let unclear = |unclear: Unclear| garbage(&format!("in its result {unclear}"));
         let seen = Used::read(result).map_err(unclear)?;
-        if let Some(requests) = inputs::check(seen.input_requests).map_err(unclear)?
-            && let Some(method) = forbidden_input(self.current().0.policy.snapshot().server_requests, requests)
-        {
-            return Err(not_asked(&method));
+        if let Some(requests) = inputs::check(seen.input_requests).map_err(unclear)? {
+            self.record_input_requests(requests)?;
         }
         match purpose {
             Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),
@@ -347,7 +347,7 @@ impl<'a> Used<'a> {
 }
 
 /// The server asked what policy does not let it ask. It did answer, so it saw the request.
-fn not_asked(method: &str) -> Reject {
+pub(super) fn not_asked(method: &str) -> Reject {
     let method: String = method.chars().take(64).collect(); // It is the server's word.
     Reject::denied(format!("the server asked for {method}, which policy does not allow")).reached(Reached::Yes)
 }
@@ -355,6 +355,15 @@ fn not_asked(method: &str) -> Reject {
 /// The server's answer is not valid. It did answer, so it saw the request.
 pub(super) fn garbage(what: &str) -> Reject {
     Reject::from(UpstreamError::Garbage(what.to_owned())).reached(Reached::Yes)
+}
+
+/// The code of a JSON-RPC error; `None` for a result.
+pub(super) fn error_code(message: &Envelope) -> Option<i64> {
+    if message.result().is_some() {
+        return None;
+    }
+    let member = |text, name: &str| members(text)?.into_iter().find(|(key, _)| key == name).map(|(_, raw)| raw.get());
+    member(member(message.text(), "error")?, "code")?.parse().ok()
 }
 
 fn cleaned(message: &Envelope) -> Bytes {

@@ -3,11 +3,13 @@
 pub(super) mod authenticate;
 pub(super) mod authorize;
 pub(super) mod deliver;
+pub(super) mod early;
 pub(super) mod forward;
 pub(super) mod from_server;
+pub(super) mod in_flight;
+pub(super) mod input_round;
 pub(super) mod list_changes;
 pub(super) mod listed;
-pub(super) mod in_flight;
 pub(super) mod listen;
 pub(super) mod pending;
 pub(super) mod record;

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::gateway::audit::{Busy, Event, Outcome, Record, Slot};
+use crate::gateway::audit::{Busy, Event, Outcome, Record, Share, Slot};
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::error::Reject;
@@ -19,11 +19,23 @@ use crate::policy::RuleRef;
 use crate::telemetry::metrics::{Held, OTHER};
 use crate::telemetry::traces::{Outgoing, Span};
 
+/// Where the exchange stands with the audit log.
+enum Place {
+    /// Nobody is known yet who could have one: a refusal leaves its line among those of guests.
+    Unknown,
+    /// It has one.
+    Held(Slot),
+    /// The stream's opening is recorded; its end takes a place of its own.
+    Parked,
+    /// Its end is recorded.
+    Over,
+}
+
 /// Collects what is known of one exchange.
 pub(in crate::gateway) struct Recorder {
-    slot: Option<Slot>,
-    /// The stream's opening is recorded; its end takes a place of its own.
-    parked: bool,
+    place: Place,
+    /// Whose places in the ring it takes.
+    share: Share,
     span: Span,
     _active: Held,
     shared: Arc<Shared>,
@@ -45,20 +57,19 @@ pub(in crate::gateway) struct Recorder {
 }
 
 impl Recorder {
-    /// Reserves a place in the audit log first: an exchange that cannot be recorded does not happen.
-    pub(in crate::gateway) async fn start(
+    /// Nobody is known yet who calls: see [`Recorder::caller`].
+    pub(in crate::gateway) fn start(
         shared: &Arc<Shared>,
         request_id: String,
         verb: &'static str,
         endpoint: Arc<Endpoint>,
         force: Arc<Force>,
-    ) -> Result<Self, Busy> {
+    ) -> Self {
         let started = Instant::now();
-        let slot = Some(shared.audit.reserve().await?);
         let active = force.metrics.active.hold();
-        Ok(Self {
-            slot,
-            parked: false,
+        Self {
+            place: Place::Unknown,
+            share: Share::Guests,
             span: Span::default(),
             _active: active,
             shared: shared.clone(),
@@ -77,7 +88,7 @@ impl Recorder {
             error_code: None,
             status: None,
             bytes: 0,
-        })
+        }
     }
 
     pub(in crate::gateway) fn request_id(&self) -> &str {
@@ -89,8 +100,20 @@ impl Recorder {
         self.force = force.clone();
     }
 
-    pub(in crate::gateway) fn caller(&mut self, caller: &Caller) {
+    /// The caller was verified again, under another policy.
+    pub(in crate::gateway) fn renewed(&mut self, caller: &Caller) {
         self.caller = Some(caller.clone());
+    }
+
+    /// Who calls. Reserves a place in the audit log: from here on, what cannot be recorded does not happen. A caller
+    /// without a token gets one of the guests' share, however many of them there are.
+    pub(in crate::gateway) async fn caller(&mut self, caller: &Caller) -> Result<(), Busy> {
+        self.caller = Some(caller.clone());
+        if caller.verified.is_some() {
+            self.share = Share::Callers;
+        }
+        self.place = Place::Held(self.shared.audit.reserve_in(self.share).await?);
+        Ok(())
     }
 
     pub(in crate::gateway) fn message(&mut self, message: &Envelope) {
@@ -137,9 +160,14 @@ impl Recorder {
         self.reason.get_or_insert_with(|| reject.message.clone());
     }
 
+    /// The code of the JSON-RPC error that the caller got, if it was one. The status stands already.
+    pub(in crate::gateway) fn answered(&mut self, error_code: Option<i64>) {
+        self.error_code = error_code;
+    }
+
     /// Announces a call that may change something, before it is sent.
     pub(in crate::gateway) async fn intent(&self) -> Result<(), Busy> {
-        let Some(slot) = &self.slot else { return Err(Busy) };
+        let Place::Held(slot) = &self.place else { return Err(Busy) };
         slot.intent(&self.record(Event::Intent, None)).await
     }
 
@@ -161,8 +189,9 @@ impl Recorder {
 
     /// Records that a long-lived stream was opened, and gives its place back: open streams do not fill the ring.
     pub(in crate::gateway) fn park(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.parked = true;
+        if let Place::Held(_) = self.place
+            && let Place::Held(slot) = std::mem::replace(&mut self.place, Place::Parked)
+        {
             slot.finish(&self.record(Event::StreamOpened, None));
         }
     }
@@ -173,17 +202,19 @@ impl Recorder {
     }
 
     fn write(&mut self, outcome: Outcome) {
-        let announced = std::mem::take(&mut self.parked);
-        let slot = match self.slot.take() {
-            None if announced => self.shared.audit.try_reserve(),
-            slot => slot,
-        };
+        let place = std::mem::replace(&mut self.place, Place::Over);
+        if matches!(place, Place::Over) {
+            return; // It has ended before.
+        }
         let record = self.record(Event::Request, Some(outcome));
         let duration = record.duration;
-        match slot {
-            Some(slot) => slot.finish(&record),
-            None if announced => tracing::warn!(request_id = self.request_id, "the end of a stream was not recorded"),
-            None => return, // It has ended before.
+        match place {
+            Place::Held(slot) => slot.finish(&record),
+            Place::Parked => match self.shared.audit.try_reserve_in(self.share) {
+                Some(slot) => slot.finish(&record),
+                None => tracing::warn!(request_id = self.request_id, "the end of a stream was not recorded"),
+            },
+            Place::Unknown | Place::Over => self.shared.audit.note(&record),
         }
         let mut span = std::mem::take(&mut self.span);
         if span.exists() {
@@ -227,6 +258,7 @@ impl Recorder {
             issuer: identity.map(|identity| identity.issuer.as_str()),
             subject: identity.map(|identity| identity.subject.as_str()),
             roles: self.caller.as_ref().map_or(&[], |caller| &caller.view.roles),
+            left_out: None,
             method: self.method(),
             server_namespace: &snapshot.target.namespace,
             server: &snapshot.target.server,
@@ -247,19 +279,36 @@ impl Recorder {
 
     /// Records a request from the server. One that cannot be recorded must not reach the caller.
     pub(in crate::gateway) async fn server_request(&self, method: &str, refused: Option<&str>) -> Result<(), Busy> {
-        let slot = self.shared.audit.reserve().await?;
-        let decision = if refused.is_some() { "deny" } else { "allow" };
+        let slot = self.shared.audit.reserve_in(self.share).await?;
+        self.server_line(slot, method, refused.is_some(), refused, None);
+        Ok(())
+    }
+
+    /// Records a request from the server inside a result. One that cannot be recorded must not reach the caller.
+    pub(in crate::gateway) fn input_request(&self, method: &str, refused: Option<&str>) -> Result<(), Busy> {
+        let slot = self.shared.audit.reserve_now(self.share)?;
+        self.server_line(slot, method, refused.is_some(), refused, None);
+        Ok(())
+    }
+
+    /// Records the caller's answer to one, named by its key. One that cannot be recorded must not reach the server.
+    pub(in crate::gateway) async fn input_answer(&self, method: &str, key: &str, reason: &str) -> Result<(), Busy> {
+        let slot = self.shared.audit.reserve_in(self.share).await?;
+        self.server_line(slot, method, false, Some(reason), Some(key));
+        Ok(())
+    }
+
+    fn server_line(&self, slot: Slot, method: &str, is_refused: bool, reason: Option<&str>, target: Option<&str>) {
         slot.finish(&Record {
             method,
-            target: None,
-            decision,
-            reason: refused,
+            target,
+            decision: if is_refused { "deny" } else { "allow" },
+            reason,
             arguments: None,
             rule_role: None,
             rule_index: None,
             ..self.record(Event::ServerRequest, None)
         });
-        Ok(())
     }
 }
 

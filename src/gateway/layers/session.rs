@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::gateway::endpoint::Caller;
 use crate::gateway::layers::deliver::Purpose;
-use crate::gateway::layers::pending::Pending;
 use crate::gateway::layers::in_flight::InFlight;
+use crate::gateway::layers::pending::Pending;
 use crate::gateway::limits;
 use crate::gateway::protocol::error::Reject;
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
-use super::deliver::{Delivery, Purpose, garbage, same_id};
+use super::deliver::{Delivery, Purpose, error_code, garbage, same_id};
 use super::forward;
 use super::from_server::{self, Fate};
 use super::list_changes::ListChanges;
@@ -163,8 +163,10 @@ impl State {
             let reject = reject.clone().reached(Reached::Yes); // The server had begun to answer.
             sse::encode(&reject.body(Some(id), delivery.record.request_id()))
         });
-        delivery.record.refused(reject);
         delivery.record.because(reject);
+        if bytes.is_some() {
+            delivery.record.answered(Some(reject.code)); // Its status went out with the head.
+        }
         delivery.record.finish(self.outcome.unwrap_or(reject.outcome));
         bytes
     }
@@ -210,8 +212,9 @@ impl State {
         };
         let text = match delivery.answer(&purpose, message) {
             Ok((bytes, outcome)) => {
-                if own {
+                if own && let Some(delivery) = &mut self.delivery {
                     delivery.answered();
+                    delivery.record.answered(error_code(message));
                     self.outcome = Some(outcome);
                 }
                 bytes
