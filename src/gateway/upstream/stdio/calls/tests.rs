@@ -46,6 +46,18 @@ fn nothing_of_a_message_changes_but_its_id() {
 }
 
 #[test]
+fn a_line_that_can_be_read_in_two_ways_reaches_its_caller_to_be_refused_there() {
+    let line = r#"{"jsonrpc":"2.0","id":2,"result":{},"result":{}}"#;
+    let mut calls = pooled(Era::Legacy);
+    open(&mut calls, session("a"), "7", 'a');
+    open(&mut calls, session("b"), "7", 'b');
+
+    assert!(matches!(calls.unclear(None, line, false), Delivery::Dropped(_)), "it may be anybody's");
+    assert_eq!(calls.unclear(Some("2"), line, false), Delivery::Last('b', line.to_owned()));
+    assert_eq!(calls.unclear(Some("2"), line, false), Delivery::Note(1, 'a', line.to_owned()), "one caller is left");
+}
+
+#[test]
 fn equal_ids_of_two_clients_do_not_meet() {
     let mut calls = pooled(Era::Legacy);
     let first = open(&mut calls, session("a"), "7", 'a');
