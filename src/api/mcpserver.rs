@@ -76,6 +76,12 @@ pub struct McpServerSpec {
     /// error and never reaches the caller.
     #[serde(default)]
     pub server_requests: ServerRequests,
+    /// What becomes of a client's session when the server's process, or the server's own session, is gone. `Replay`
+    /// (default): the gateway begins it anew with what the client said (`initialize`, log level, subscriptions) and tells
+    /// the client, whose session goes on without what the server knew of it. `NotFound`: the session ends, and the client
+    /// is answered with 404 until it begins another one; for servers whose state in a session must not be lost unnoticed.
+    #[serde(default)]
+    pub on_loss: OnLoss,
     /// What the server's pods may do and reach. No effect on a laptop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
@@ -139,6 +145,16 @@ pub enum Leave {
     /// They are refused.
     #[default]
     Deny,
+}
+
+/// What becomes of a session whose server's side is gone.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum OnLoss {
+    /// It is begun anew.
+    #[default]
+    Replay,
+    /// It ends.
+    NotFound,
 }
 
 /// What a gateway does while it cannot hear from the operator.

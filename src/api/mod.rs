@@ -33,8 +33,8 @@ pub use mcprole::{
     ToolSelector,
 };
 pub use mcpserver::{
-    DisconnectedMode, DisconnectedPolicy, Elicitation, GatewayUpdate, Leave, McpServer, McpServerSpec, Registration,
-    ServerRequests,
+    DisconnectedMode, DisconnectedPolicy, Elicitation, GatewayUpdate, Leave, McpServer, McpServerSpec, OnLoss,
+    Registration, ServerRequests,
 };
 pub use mcptool::{Deprecation, Lifecycle, McpTool, McpToolSpec};
 pub use sandbox::{Egress, Filesystem, Isolation, Sandbox};

@@ -79,6 +79,7 @@ impl<'a> Compiler<'a> {
             registration: declared.registration,
             server_requests: declared.server_requests,
             deny_after_seconds: declared.deny_after_seconds,
+            on_loss: declared.on_loss,
             tools,
             roles,
             anonymous: gateway.and_then(|gateway| self.anonymous(gateway)),

@@ -31,6 +31,9 @@ pub struct Snapshot {
     /// in force for as long as it takes. A gateway must understand [`DISCONNECTED_DENY`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_after_seconds: Option<u32>,
+    /// What becomes of a session whose server's side is gone.
+    #[serde(default, skip_serializing_if = "OnLoss::is_default")]
+    pub on_loss: OnLoss,
     /// Declared tools, sorted by name.
     pub tools: Vec<Tool>,
     /// Roles with at least one rule for this server, and the roles that inherit them, sorted by name.
@@ -67,7 +70,8 @@ impl Snapshot {
     /// Digest over what decides access alone: rules, tool table and subjects, not issuers' keys, URLs or inputs.
     /// A folder of manifests and a cluster agree on it.
     pub fn access_hash(&self) -> String {
-        let bare = Self { issuers: Vec::new(), urls: Vec::new(), inputs: Vec::new(), ..self.clone() };
+        let on_loss = OnLoss::default();
+        let bare = Self { issuers: Vec::new(), urls: Vec::new(), inputs: Vec::new(), on_loss, ..self.clone() };
         hex_digest(&bare.canonical())
     }
 }
@@ -115,6 +119,22 @@ pub struct ServerRequests {
 impl Default for ServerRequests {
     fn default() -> Self {
         Self { elicitation: Elicitation::Form, sampling: Leave::Deny, roots: Leave::Deny }
+    }
+}
+
+/// What becomes of a session when its server's process, or the server's own session, is gone.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum OnLoss {
+    /// It is begun anew, and its client is told.
+    #[default]
+    Replay,
+    /// It is answered with 404: its client begins another one.
+    NotFound,
+}
+
+impl OnLoss {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::entries;
-use super::snapshot::{Input, Issuer, Registration, Rule, ServerRequests, Subject, Tool};
+use super::snapshot::{Input, Issuer, OnLoss, Registration, Rule, ServerRequests, Subject, Tool};
 
 /// Every object that policy reads, keyed by (namespace, name).
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -46,6 +46,9 @@ pub struct Server {
     /// See `Snapshot::deny_after_seconds`.
     #[serde(default)]
     pub deny_after_seconds: Option<u32>,
+    /// See [`OnLoss`].
+    #[serde(default)]
+    pub on_loss: OnLoss,
     /// `metadata.labels`, for `serverSelector`.
     pub labels: BTreeMap<String, String>,
     /// Origin of the object.

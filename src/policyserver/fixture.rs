@@ -28,6 +28,7 @@ pub(super) fn snapshot(url: &str) -> Snapshot {
         registration: Registration::Declared,
         server_requests: ServerRequests::default(),
         deny_after_seconds: None,
+        on_loss: crate::policy::snapshot::OnLoss::default(),
         tools: Vec::new(),
         roles: Vec::new(),
         anonymous: None,

@@ -23,6 +23,7 @@ fn world() -> World {
         registration: Registration::Declared,
         server_requests: ServerRequests::default(),
         deny_after_seconds: None,
+        on_loss: crate::policy::snapshot::OnLoss::default(),
         labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         input: input("McpServer", "ops"),
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Objects, Report, in_namespace, input, quoted, reference};
 use crate::api::conditions::reason;
 use crate::api::{self, DisconnectedMode, McpServer, Object as _, pod_template};
-use crate::policy::snapshot::{Elicitation, Leave, Registration, ServerRequests};
+use crate::policy::snapshot::{Elicitation, Leave, OnLoss, Registration, ServerRequests};
 use crate::policy::world::{Gateway, Key, ObjectRef, Server};
 
 pub(super) fn parse(
@@ -46,6 +46,10 @@ fn server(object: &McpServer) -> Server {
             roots: leave(asked.roots),
         },
         deny_after_seconds: deny_after(object),
+        on_loss: match object.spec.on_loss {
+            api::OnLoss::Replay => OnLoss::Replay,
+            api::OnLoss::NotFound => OnLoss::NotFound,
+        },
         labels: object.labels(),
         input: input(object),
     }

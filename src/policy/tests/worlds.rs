@@ -275,6 +275,7 @@ pub(in crate::policy) fn world() -> impl Strategy<Value = World> {
         registration,
         server_requests: ServerRequests::default(),
         deny_after_seconds: None,
+        on_loss: crate::policy::snapshot::OnLoss::default(),
         labels,
         input: input("McpServer", "s1"),
     });

@@ -25,6 +25,7 @@ fn snapshot(inputs: Vec<Input>) -> Snapshot {
         registration: Registration::Declared,
         server_requests: ServerRequests::default(),
         deny_after_seconds: None,
+        on_loss: crate::policy::snapshot::OnLoss::default(),
         tools: Vec::new(),
         roles: Vec::new(),
         anonymous: None,

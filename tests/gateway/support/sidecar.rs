@@ -111,6 +111,7 @@ impl Pod {
             registration: Registration::Auto,
             server_requests: ServerRequests::default(),
             deny_after_seconds: None,
+            on_loss: toolgate::policy::snapshot::OnLoss::default(),
             tools: Vec::new(),
             roles: vec![all],
             anonymous: Some("all".to_owned()),
