@@ -188,6 +188,7 @@ fn options(flags: Sidecar) -> anyhow::Result<Options> {
                     Sessions::PerClient => stdio::Sessions::PerClient,
                     Sessions::Shared => stdio::Sessions::Shared,
                 },
+                children: stdio::Children::default(),
             };
             (Config::Stdio(config), true)
         }

@@ -28,8 +28,20 @@ pub const SUBSCRIPTION_BYTES: usize = 256 << 10;
 pub const UNANSWERED: usize = 1024;
 /// Of those, how many may have lost their stream, and how many that were answered are remembered.
 pub const LATE_ANSWERS: usize = 64;
-/// Child processes of one stdio server.
+/// Child processes of one stdio server, unless the overlay says otherwise.
 pub const CHILDREN: usize = 16;
+/// Child processes of one caller at one stdio server, unless the overlay says otherwise.
+pub const CHILDREN_PER_CALLER: usize = 4;
+/// Idle time after which a child of a session may give way to another one, when all are taken.
+pub const CHILD_SPARE: Duration = Duration::from_secs(10);
+/// What one session remembers to be begun anew, in bytes: the client's `initialize`, and what it subscribed to.
+pub const REPLAY_BYTES: usize = 16 << 10;
+/// Longest time that it takes to begin a session anew.
+pub const REPLAY: Duration = UPSTREAM_START;
+/// Time for which a session that is begun anew waits for a server that cannot be reached at once.
+pub const REPLAY_WAIT: Duration = Duration::from_millis(1500);
+/// Longest time between two times that one session is begun anew because its server forgets it again and again.
+pub const REPLAY_PACE: Duration = Duration::from_secs(30);
 /// Idle time after which a stateless caller's child ends.
 pub const CHILD_IDLE: Duration = Duration::from_mins(5);
 /// Idle time after which a session ends.

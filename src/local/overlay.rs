@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
+use crate::gateway::limits;
 use crate::policy::Severity;
 
 use super::manifests::Problem;
@@ -56,10 +57,24 @@ pub enum Launch {
         env: BTreeMap<String, String>,
         /// Working directory; relative ones count from the folder of the manifests, which is the default.
         directory: Option<PathBuf>,
+        /// How many processes there may be.
+        children: Children,
     },
     /// A Streamable HTTP endpoint that runs already.
     Url(String),
 }
+
+/// How many processes one server may have.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Children {
+    /// In all: `maxChildren`.
+    pub most: usize,
+    /// For one caller: `childrenPerCaller`.
+    pub per_caller: usize,
+}
+
+/// Most processes that an overlay may ask for.
+const CHILDREN: usize = 256;
 
 /// Someone who gets a token.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -97,6 +112,10 @@ struct RawServer {
     env: BTreeMap<String, String>,
     directory: Option<PathBuf>,
     url: Option<Spanned<String>>,
+    #[serde(rename = "maxChildren")]
+    max_children: Option<usize>,
+    #[serde(rename = "childrenPerCaller")]
+    children_per_caller: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -177,12 +196,18 @@ fn server(name: &str, raw: Spanned<RawServer>) -> Result<Server, Fault> {
             if command.first().is_none_or(String::is_empty) {
                 return Err((at, format!("servers.{name}.command: name a program, as in [npx, -y, some-server]")));
             }
-            Launch::Command { command, env: raw.env, directory: raw.directory }
+            let children = children(raw.max_children, raw.children_per_caller)
+                .map_err(|what| (at, format!("servers.{name}.{what}")))?;
+            Launch::Command { command, env: raw.env, directory: raw.directory, children }
         }
         (None, Some(url)) => {
             if !raw.env.is_empty() || raw.directory.is_some() {
                 let message = format!("servers.{name}: `env` and `directory` belong to a `command`, not to a `url`");
                 return Err((at, message));
+            }
+            if raw.max_children.is_some() || raw.children_per_caller.is_some() {
+                let message = "`maxChildren` and `childrenPerCaller` belong to a `command`, not to a `url`";
+                return Err((at, format!("servers.{name}: {message}")));
             }
             check_url(&url.value).map_err(|what| (line(&url), format!("servers.{name}.url: {what}")))?;
             Launch::Url(url.value)
@@ -191,6 +216,23 @@ fn server(name: &str, raw: Spanned<RawServer>) -> Result<Server, Fault> {
         (None, None) => return Err((at, format!("servers.{name}: give a `command` to run or a `url` to reach"))),
     };
     Ok(Server { line: at, launch })
+}
+
+/// What is left out is the gateway's own bound, but never more for one caller than there are.
+fn children(most: Option<usize>, per_caller: Option<usize>) -> Result<Children, String> {
+    let most = match most {
+        Some(most) if !(1..=CHILDREN).contains(&most) => {
+            return Err(format!("maxChildren: {most} is not from 1 to {CHILDREN}"));
+        }
+        Some(most) => most,
+        None => limits::CHILDREN.max(per_caller.unwrap_or_default().min(CHILDREN)),
+    };
+    match per_caller {
+        Some(0) => Err("childrenPerCaller: a caller needs at least 1".to_owned()),
+        Some(own) if own > most => Err(format!("childrenPerCaller: {own} is more than maxChildren, {most}")),
+        Some(own) => Ok(Children { most, per_caller: own }),
+        None => Ok(Children { most, per_caller: limits::CHILDREN_PER_CALLER.min(most) }),
+    }
 }
 
 /// Whether `text` is an absolute http or https URL.
@@ -254,7 +296,8 @@ mod tests {
         let text = concat!(
             "listen: 127.0.0.1:8811\n",
             "servers:\n",
-            "  files: {command: [npx, -y, some-server, ./data], env: {LEVEL: info}, directory: work}\n",
+            "  files: {command: [npx, -y, some-server, ./data], env: {LEVEL: info}, directory: work,\n",
+            "    maxChildren: 8, childrenPerCaller: 2}\n",
             "  far: {url: \"https://mcp.example.com/mcp\"}\n",
             "identities:\n",
             "  ada:\n",
@@ -272,6 +315,7 @@ mod tests {
             command: ["npx", "-y", "some-server", "./data"].map(String::from).into(),
             env: [("LEVEL".to_owned(), "info".to_owned())].into(),
             directory: Some("work".into()),
+            children: Children { most: 8, per_caller: 2 },
         };
         assert_eq!(overlay.servers["files"], Server { line: 3, launch: files });
         assert_eq!(overlay.servers["far"].launch, Launch::Url("https://mcp.example.com/mcp".to_owned()));
@@ -349,6 +393,33 @@ mod tests {
         for ((_, message), words) in found.iter().zip(words) {
             assert!(message.contains(words), "{message:?} should say {words:?}");
         }
+    }
+
+    #[test]
+    fn processes_are_bounded_for_a_server_and_for_a_caller() {
+        let bounds = |fields: &str| {
+            let overlay = Overlay::parse(&format!("servers: {{s: {{command: [a]{fields}}}}}"));
+            overlay.map(|overlay| match &overlay.servers["s"].launch {
+                Launch::Command { children, .. } => (children.most, children.per_caller),
+                Launch::Url(url) => panic!("{url}"),
+            })
+        };
+        assert_eq!(bounds(""), Ok((16, 4)));
+        assert_eq!(bounds(", maxChildren: 2"), Ok((2, 2)), "a caller never has more than there are");
+        assert_eq!(bounds(", maxChildren: 3, childrenPerCaller: 1"), Ok((3, 1)));
+        assert_eq!(bounds(", childrenPerCaller: 20"), Ok((20, 20)));
+        for (fields, words) in [
+            (", maxChildren: 0", "servers.s.maxChildren: 0 is not from 1 to 256"),
+            (", maxChildren: 257", "maxChildren: 257 is not from 1 to 256"),
+            (", childrenPerCaller: 0", "servers.s.childrenPerCaller: a caller needs at least 1"),
+            (", maxChildren: 2, childrenPerCaller: 3", "childrenPerCaller: 3 is more than maxChildren, 2"),
+            (", childrenPerCaller: 300", "childrenPerCaller: 300 is more than maxChildren, 256"),
+        ] {
+            let found = bounds(fields).unwrap_err();
+            assert!(found[0].1.contains(words), "{found:?} should say {words:?}");
+        }
+        let found = faults("servers: {s: {url: \"http://a/\", maxChildren: 2}}");
+        assert!(found[0].1.contains("belong to a `command`"), "{found:?}");
     }
 
     #[test]

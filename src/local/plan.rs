@@ -165,7 +165,7 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
     let container = server.spec.source.container.as_ref();
     match inputs.overlay.servers.get(name).map(|entry| &entry.launch) {
         Some(Launch::Url(url)) => Ok(Config::Http(http::Config { url: url.clone(), ca: None, reach: Reach::MACHINE })),
-        Some(Launch::Command { command, env, directory }) => {
+        Some(Launch::Command { command, env, directory, children }) => {
             let directory =
                 directory.as_ref().map_or_else(|| inputs.directory.into(), |own| inputs.directory.join(own));
             let declared = container.map_or(&[][..], |container| &container.env);
@@ -179,7 +179,8 @@ fn config(name: &str, server: &McpServer, inputs: Inputs<'_>) -> Result<Config, 
                 env: declared.chain(env.clone()).collect(),
                 directory,
             });
-            Ok(Config::Stdio(stdio::Config { name: name.to_owned(), run, sessions }))
+            let children = stdio::Children { most: children.most, per_caller: children.per_caller };
+            Ok(Config::Stdio(stdio::Config { name: name.to_owned(), run, sessions, children }))
         }
         None => match (container.map(|container| container.transport), &server.spec.source.remote) {
             (_, Some(remote)) => {

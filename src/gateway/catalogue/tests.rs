@@ -18,7 +18,7 @@ fn scripted(sessions: stdio::Sessions, flags: &[&str]) -> Upstream {
     let directory = std::env::temp_dir();
     let name = "scripted".to_owned();
     let run = stdio::Run::Command(stdio::Command { command, env: BTreeMap::new(), directory });
-    Upstream::new(Config::Stdio(stdio::Config { name, run, sessions })).unwrap()
+    Upstream::new(Config::Stdio(stdio::Config { name, run, sessions, children: stdio::Children::default() })).unwrap()
 }
 
 /// A server over HTTP that answers each message by a function: status, content type, headers and body. Returns what

@@ -138,6 +138,24 @@ impl Reject {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// A bound was reached, and when there is room at the earliest is known; `None`: only closing something helps.
+    pub fn limited_for(message: impl Into<String>, free_in: Option<Duration>) -> Self {
+        let reject = Self::new(StatusCode::TOO_MANY_REQUESTS, LIMITED, Outcome::Limited, message);
+        match free_in {
+            None => reject,
+            // Whole seconds, and never so few that whoever waits them comes too early.
+            Some(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                reject.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+            }
+        }
+    }
+
+    /// No rule of the policy could ever allow this caller anything here, so nothing is begun for it.
+    pub fn nothing_allowed() -> Self {
+        Self::new(StatusCode::FORBIDDEN, DENIED, Outcome::Denied, "policy allows this caller nothing at this server")
+    }
+
     /// No policy, or no room in the audit log: fails closed.
     pub fn not_ready(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, NOT_READY, Outcome::Unavailable, message)
@@ -220,8 +238,8 @@ pub const fn upstream_label(error: &UpstreamError) -> &'static str {
         UpstreamError::Garbage(_) => "garbage",
         UpstreamError::Timeout | UpstreamError::StartTimeout => "timeout",
         UpstreamError::TooLarge(_) => "too_large",
-        UpstreamError::Exhausted(_) => "exhausted",
-        UpstreamError::NoSession => "no_session",
+        UpstreamError::Exhausted(_) | UpstreamError::Full { .. } => "exhausted",
+        UpstreamError::NoSession | UpstreamError::Lost(_) => "no_session",
         UpstreamError::LegacyOnly => "legacy_only",
     }
 }
@@ -235,7 +253,8 @@ impl From<UpstreamError> for Reject {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, Outcome::Timeout, message)
             }
             UpstreamError::Exhausted(_) => Self::limited(message),
-            UpstreamError::NoSession => Self::no_session(),
+            UpstreamError::Full { free_in, .. } => Self::limited_for(message, Some(free_in)),
+            UpstreamError::NoSession | UpstreamError::Lost(_) => Self::no_session(),
             UpstreamError::LegacyOnly => {
                 Self::malformed(VERSION, message).with("supported", era::LEGACY.to_vec()).with("requested", era::MODERN)
             }

@@ -9,6 +9,7 @@ pub mod stdio;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub struct Outbound {
     pub verb: Verb,
     /// Era that the caller speaks.
     pub era: Era,
-    /// Key of the caller: issuer and subject in one string; `None` for a caller without a token and for the gateway.
+    /// Key of the caller: issuer and subject in one string, or [`ANONYMOUS`]; `None` for the gateway.
     pub caller: Option<Arc<str>>,
     /// The upstream's own session id.
     pub session: Option<Arc<str>>,
@@ -55,6 +56,13 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body.
     pub content: Content,
+}
+
+impl Reply {
+    /// A status and nothing else.
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, session: None, headers: HeaderMap::new(), content: Content::Empty }
+    }
 }
 
 /// Body of a [`Reply`].
@@ -105,13 +113,38 @@ pub enum UpstreamError {
     /// A bound on sessions, children or queued messages was reached.
     #[error("{0}")]
     Exhausted(&'static str),
+    /// A bound was reached, and when a place is free at the earliest is known.
+    #[error("{what}")]
+    Full {
+        /// Which bound.
+        what: &'static str,
+        /// Time until then.
+        free_in: Duration,
+    },
     /// The session is unknown to the server: HTTP 404, the client starts again.
     #[error("the session does not exist")]
     NoSession,
+    /// The server's side of the session is gone, and the message was not taken: the session can be begun anew.
+    #[error("the session does not exist any more")]
+    Lost(Loss),
     /// A modern request for a server that speaks only legacy revisions.
     #[error("this server speaks MCP 2025-11-25 or earlier: send initialize")]
     LegacyOnly,
 }
+
+/// Why the server's side of a session is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loss {
+    /// Its process ended.
+    Ended,
+    /// Its process was idle and gave way to that of another session.
+    Parked,
+    /// The server does not know the session any more.
+    Forgotten,
+}
+
+/// Key of all callers without a token: of nobody's identity, and not the gateway's, which has none.
+pub const ANONYMOUS: &str = "";
 
 /// Whether a server saw the message that it gave no answer to, and so may have acted on it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -146,7 +179,9 @@ impl UpstreamError {
             | Self::Unsent
             | Self::StartTimeout
             | Self::Exhausted(_)
+            | Self::Full { .. }
             | Self::NoSession
+            | Self::Lost(_)
             | Self::LegacyOnly => Reached::No,
             Self::Gone | Self::Exited(_) | Self::Garbage(_) | Self::Timeout | Self::TooLarge(_) => Reached::Maybe,
             Self::Refused(_) => Reached::Yes,

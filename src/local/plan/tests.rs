@@ -32,6 +32,7 @@ impl Folder {
             registration: Registration::Declared,
             server_requests: ServerRequests::default(),
             deny_after_seconds: None,
+            on_loss: crate::policy::snapshot::OnLoss::default(),
             labels: BTreeMap::new(),
             input,
         };
@@ -117,7 +118,8 @@ fn the_overlay_replaces_the_command_and_keeps_the_environment() {
         env: [("LEVEL".to_owned(), "debug".to_owned()), ("MODE".to_owned(), "strict".to_owned())].into(),
         directory: "/srv/manifests".into(),
     });
-    let expected = stdio::Config { name: "files".to_owned(), run, sessions: stdio::Sessions::Shared };
+    let (name, children) = ("files".to_owned(), stdio::Children::default());
+    let expected = stdio::Config { name, run, sessions: stdio::Sessions::Shared, children };
     assert_eq!(desired.servers["files"].config, Config::Stdio(expected));
     assert_eq!(desired.servers["files"].policy.snapshot().urls, ["http://127.0.0.1:8811/servers/files/mcp"]);
 }

@@ -112,6 +112,13 @@ impl Folder {
         self
     }
 
+    /// Another field of a server in the overlay.
+    pub fn overlay(mut self, server: &str, field: &str, value: Value) -> Self {
+        self.overlay["servers"][server][field] = value;
+        self.write_overlay();
+        self
+    }
+
     /// The hostile fixture over stdio, with flags.
     pub fn hostile_stdio(self, name: &str, flags: &[&str], spec: Value) -> Self {
         let program = fixture("fixture-hostile");

@@ -24,7 +24,7 @@ use super::process::{Pipes, Process};
 use super::queue::{Measured, Sink, Source, bounded};
 use super::shared::Wishes;
 use super::wire::frame;
-use super::{Bounds, Content, Event, EventStream, UpstreamError};
+use super::{Bounds, Content, Event, EventStream, Loss, UpstreamError};
 use crate::gateway::protocol::envelope::{Envelope, Invalid, Kind};
 use crate::gateway::protocol::era::Era;
 
@@ -55,6 +55,8 @@ pub(super) struct State {
     mailboxes: HashMap<Arc<str>, Mailbox>,
     ended: Option<End>,
     used: Instant,
+    /// When a client last had something to say, or got an answer.
+    asked: Instant,
 }
 
 /// What a call receives.
@@ -100,6 +102,8 @@ pub(super) enum End {
     Gone,
     /// It wrote a line beyond the limit.
     TooLarge,
+    /// It was idle, and gives its place to another one.
+    Parked,
 }
 
 impl Child {
@@ -120,6 +124,7 @@ impl Child {
             mailboxes: HashMap::new(),
             ended: None,
             used: Instant::now(),
+            asked: Instant::now(),
         };
         let (state, odd_lines) = (Mutex::new(state), AtomicU32::new(0));
         let child = Arc::new(Self { name, era, bounds, lines, state, odd_lines, changed });
@@ -137,6 +142,32 @@ impl Child {
         let mut state = self.state.lock();
         let idle = state.calls.is_idle(Instant::now()) && !state.mailboxes.values().any(Mailbox::is_open);
         idle.then_some(state.used)
+    }
+
+    /// Since when no client has used it; `None` while a call runs. Who merely listens does not use it, nor does what it
+    /// says by itself: else it would be kept for whoever does nothing.
+    pub(super) fn unused_since(&self) -> Option<Instant> {
+        let mut state = self.state.lock();
+        (state.calls.is_idle(Instant::now()) && state.ended.is_none()).then_some(state.asked)
+    }
+
+    /// Takes no more calls, if no client has used it for `idle`: nothing that comes from now on reaches it.
+    pub(super) fn park(&self, idle: Duration, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let parks =
+            state.ended.is_none() && state.calls.is_idle(now) && now.saturating_duration_since(state.asked) >= idle;
+        if parks {
+            state.ended = Some(End::Parked);
+        }
+        parks
+    }
+
+    /// What its end was for a session that used it.
+    pub(super) fn loss(&self) -> Loss {
+        match self.state.lock().ended {
+            Some(End::Parked) => Loss::Parked,
+            Some(End::Gone | End::TooLarge) | None => Loss::Ended,
+        }
     }
 
     /// Sends a request and waits at most `wait` for the first message that comes back.
@@ -246,15 +277,20 @@ impl Child {
         Ok(())
     }
 
-    /// Opens a session's own stream.
-    pub(super) fn listen(&self, session: &Arc<str>) -> Result<EventStream, UpstreamError> {
+    /// Opens a session's own stream. It ends with [`UpstreamError::Lost`] if the child does.
+    pub(super) fn listen(self: &Arc<Self>, session: &Arc<str>) -> Result<EventStream, UpstreamError> {
         let mut state = self.state.lock();
         state.check()?;
         let messages = state.mailbox(session).open();
         drop(state);
-        Ok(Box::pin(futures::stream::unfold(messages, |mut messages| async move {
-            let message = messages.next().await?;
-            Some((Ok(Event::message(message)), messages))
+        let state = Some((messages, self.clone()));
+        Ok(Box::pin(futures::stream::unfold(state, |state| async move {
+            let (mut messages, child) = state?;
+            match messages.next().await {
+                Some(message) => Some((Ok(Event::message(message)), Some((messages, child)))),
+                None if child.has_ended() => Some((Err(UpstreamError::Lost(child.loss())), None)),
+                None => None, // Another stream took its place, or it was read too slowly.
+            }
         })))
     }
 
@@ -341,6 +377,7 @@ impl Child {
     fn route(&self, mut state: MutexGuard<'_, State>, delivery: Delivery<Sink<Out>>, now: Instant) {
         match delivery {
             Delivery::Last(sink, text) => {
+                state.asked = now;
                 // A full queue has lost messages already: the client sees a stream that ends too early.
                 let _ = sink.push(Out::Last(text.into()));
             }
@@ -392,7 +429,7 @@ impl Child {
     /// Takes no more calls, and fails those that wait. `unsent` are calls whose line was never written.
     pub(super) fn end(&self, end: End, unsent: &HashSet<u64>) {
         let mut state = self.state.lock();
-        state.ended = Some(end);
+        let end = *state.ended.get_or_insert(end);
         for (own, sink) in state.calls.drain() {
             let _ = sink.push(Out::Failed(Failure { end, is_unsent: unsent.contains(&own) }));
         }
@@ -402,7 +439,7 @@ impl Child {
     fn error(&self, failure: Failure) -> UpstreamError {
         match failure.end {
             _ if failure.is_unsent => UpstreamError::Unsent,
-            End::Gone => UpstreamError::Gone,
+            End::Gone | End::Parked => UpstreamError::Gone,
             End::TooLarge => UpstreamError::TooLarge(self.bounds.message),
         }
     }
@@ -411,6 +448,7 @@ impl Child {
 impl State {
     pub(super) fn check(&mut self) -> Result<(), UpstreamError> {
         self.used = Instant::now();
+        self.asked = self.used;
         if self.ended.is_some() { Err(UpstreamError::Unsent) } else { Ok(()) }
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn live(
     }
     let why = match end {
         End::TooLarge => format!("the server wrote a line of more than {} bytes", child.bounds.message),
-        End::Gone => ended,
+        End::Gone | End::Parked => ended,
     };
     let last_lines = std::mem::take(&mut *last_lines.lock()).into();
     Exit { asked, up, why, last_lines }

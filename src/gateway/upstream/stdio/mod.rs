@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! mod       which child a message is for; answers in the shape of HTTP
-//! pool      children and sessions: start, bound, find, evict, end
+//! pool      children and sessions: start, find, end
+//! places    who holds how many children, and which gives way
+//! fairness  PURE  which gives way
 //! greeting  what the gateway itself says to a child: initialize, server/discover
 //! child     one child: what is said to it, and whom its lines are for
 //! life      its pipes, from its start to its end
@@ -23,10 +25,12 @@ mod backoff;
 mod calls;
 mod child;
 mod connected;
+mod fairness;
 mod greeting;
 mod life;
 mod log_level;
 mod mailbox;
+mod places;
 mod pool;
 mod process;
 mod queue;
@@ -43,7 +47,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
-use super::{Content, Event, EventStream, Outbound, Reached, Reply, UpstreamError, Verb};
+use super::{ANONYMOUS, Content, Event, EventStream, Loss, Outbound, Reached, Reply, UpstreamError, Verb};
 use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
@@ -59,6 +63,23 @@ pub struct Config {
     pub run: Run,
     /// How children are shared.
     pub sessions: Sessions,
+    /// How many children there may be.
+    pub children: Children,
+}
+
+/// How many children there may be; at least one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Children {
+    /// Of the server.
+    pub most: usize,
+    /// Of one caller. It does not count where one child serves all.
+    pub per_caller: usize,
+}
+
+impl Default for Children {
+    fn default() -> Self {
+        Self { most: limits::CHILDREN, per_caller: limits::CHILDREN_PER_CALLER }
+    }
 }
 
 /// Where children come from.
@@ -119,6 +140,10 @@ pub enum Sessions {
 struct Bounds {
     /// Children.
     children: usize,
+    /// Children of one caller.
+    children_per_caller: usize,
+    /// Idle time after which a session's child gives way to another one.
+    spare: Duration,
     /// Sessions of a shared child.
     sessions: usize,
     /// Idle time of a stateless caller's child.
@@ -143,6 +168,8 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             children: limits::CHILDREN,
+            children_per_caller: limits::CHILDREN_PER_CALLER,
+            spare: limits::CHILD_SPARE,
             sessions: 4096,
             child_idle: limits::CHILD_IDLE,
             session_idle: limits::SESSION_IDLE,
@@ -166,7 +193,8 @@ impl StdioUpstream {
     ///
     /// Fails with [`UpstreamError::Unreachable`] if there is no command.
     pub fn new(config: Config) -> Result<Self, UpstreamError> {
-        Self::bounded(config, Bounds::default())
+        let Children { most, per_caller } = config.children;
+        Self::bounded(config, Bounds { children: most, children_per_caller: per_caller, ..Bounds::default() })
     }
 
     fn bounded(config: Config, bounds: Bounds) -> Result<Self, UpstreamError> {
@@ -209,10 +237,7 @@ impl StdioUpstream {
                 Kind::Notification | Kind::Response => self.notice(caller, session, &message).await,
             },
             (Verb::Post(message), Era::Modern) => match message.kind {
-                Kind::Request => {
-                    let seat = self.pool.stateless(caller, Era::Modern).await?;
-                    self.call(&seat, &message).await
-                }
+                Kind::Request => self.stateless(caller, Era::Modern, &message).await,
                 // 2026-07-28 knows one notification of clients, and no response.
                 Kind::Notification | Kind::Response => {
                     if let Some(seat) = self.pool.running(caller, Era::Modern)
@@ -225,8 +250,9 @@ impl StdioUpstream {
             },
             (Verb::Get, Era::Legacy) => match session {
                 Some(session) => {
-                    let seat = self.pool.session(&session, caller.as_ref()).await?;
-                    Ok(answered(Content::Events(seat.child().listen(&session)?)))
+                    let seat = self.pool.session(&session, caller.as_ref())?;
+                    let events = seat.child().listen(&session).map_err(|error| lost(error, &seat))?;
+                    Ok(answered(Content::Events(events)))
                 }
                 None => Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
             },
@@ -264,16 +290,41 @@ impl StdioUpstream {
         session: Option<Arc<str>>,
         message: &Envelope,
     ) -> Result<Reply, UpstreamError> {
-        let seat = match &session {
-            Some(session) => self.pool.session(session, caller.as_ref()).await?,
-            None => self.pool.stateless(caller, Era::Legacy).await?,
+        let change = Change::of(message).filter(|_| self.pool.sharing() == Sessions::Shared);
+        let Some(session) = &session else {
+            let Some(change) = change else { return self.stateless(caller, Era::Legacy, message).await };
+            let seat = self.pool.stateless(caller, Era::Legacy).await?;
+            return self.change(&seat, message, change).await;
         };
-        match Change::of(message) {
-            Some(change) if self.pool.sharing() == Sessions::Shared => {
-                let wait = self.pool.bounds.idle;
-                Ok(answered(seat.child().change(seat.owner(), message, change, wait).await?))
+        let seat = self.pool.session(session, caller.as_ref())?;
+        let sent = match change {
+            Some(change) => self.change(&seat, message, change).await,
+            None => self.call(&seat, message).await,
+        };
+        sent.map_err(|error| lost(error, &seat))
+    }
+
+    /// What one caller wants changed at a server that several share.
+    async fn change(
+        &self,
+        seat: &Seat,
+        message: &Envelope,
+        change: Result<Change, &'static str>,
+    ) -> Result<Reply, UpstreamError> {
+        let content = seat.child().change(seat.owner(), message, change, self.pool.bounds.idle).await?;
+        Ok(answered(content))
+    }
+
+    /// A request without a session. Its child may end, or give way to another one, between being found and being
+    /// used: nothing was sent then, and another one is begun.
+    async fn stateless(&self, caller: Option<Arc<str>>, era: Era, message: &Envelope) -> Result<Reply, UpstreamError> {
+        let seat = self.pool.stateless(caller.clone(), era).await?;
+        match self.call(&seat, message).await {
+            Err(UpstreamError::Unsent) => {
+                let seat = self.pool.stateless(caller, era).await?;
+                self.call(&seat, message).await
             }
-            _ => self.call(&seat, message).await,
+            other => other,
         }
     }
 
@@ -290,7 +341,7 @@ impl StdioUpstream {
         message: &Envelope,
     ) -> Result<Reply, UpstreamError> {
         let seat: Option<Seat> = match &session {
-            Some(session) => Some(self.pool.session(session, caller.as_ref()).await?),
+            Some(session) => Some(self.pool.session(session, caller.as_ref())?),
             None => self.pool.running(caller, Era::Legacy),
         };
         if let Some(seat) = seat {
@@ -303,6 +354,14 @@ impl StdioUpstream {
             }
         }
         Ok(empty(StatusCode::ACCEPTED))
+    }
+}
+
+/// What was not sent because the child of a session had ended can be sent again once the session is begun anew.
+fn lost(error: UpstreamError, seat: &Seat) -> UpstreamError {
+    match error {
+        UpstreamError::Unsent => UpstreamError::Lost(seat.child().loss()),
+        other => other,
     }
 }
 

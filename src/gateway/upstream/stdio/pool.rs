@@ -1,4 +1,4 @@
-//! Children and sessions of one server: starts them within bounds, finds the right one, ends what is idle.
+//! Children and sessions of one server: starts them, finds the right one, ends what is idle.
 //!
 //! Owns every child's lifetime. No lock is held while something is awaited.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -18,8 +18,9 @@ use super::backoff::Backoff;
 use super::calls::Owner;
 use super::child::Child;
 use super::greeting::{self, Greeting};
+use super::places::Places;
 use super::process::Process;
-use super::{Bounds, Config, Content, Reached, Sessions, UpstreamError};
+use super::{ANONYMOUS, Bounds, Config, Content, Loss, Reached, Sessions, UpstreamError};
 use crate::gateway::protocol::envelope::Envelope;
 use crate::gateway::protocol::era::Era;
 
@@ -28,7 +29,7 @@ pub(super) struct Pool {
     config: Config,
     name: Arc<str>,
     pub(super) bounds: Bounds,
-    room: Arc<Semaphore>,
+    places: Arc<Places>,
     table: Mutex<Table>,
     failures: Arc<Mutex<Backoff<Key>>>,
     /// Children that ended by themselves and were not reported yet.
@@ -53,9 +54,18 @@ struct Table {
 
 struct Session {
     caller: Option<Arc<str>>,
-    /// The session's own child; `None`: it uses the shared one.
-    own: Option<Arc<Running>>,
+    at: At,
     used: Instant,
+}
+
+/// Which child a session uses.
+enum At {
+    /// Its own.
+    Own(Arc<Running>),
+    /// The shared one, as long as it is this one.
+    Shared(Weak<Child>),
+    /// None any more: what the server knew of it is lost.
+    Lost(Loss),
 }
 
 /// Place of a pooled child. Whoever comes while it starts waits for the same start.
@@ -107,9 +117,9 @@ impl Pool {
         let stop = CancellationToken::new();
         Arc::new_cyclic(|this| Self {
             name: config.name.as_str().into(),
-            config,
             bounds,
-            room: Arc::new(Semaphore::new(bounds.children)),
+            places: Places::new(bounds, config.sessions == Sessions::Shared),
+            config,
             table: Mutex::default(),
             failures: Arc::new(Mutex::new(Backoff::new())),
             exits: Arc::default(),
@@ -128,7 +138,7 @@ impl Pool {
     }
 
     pub(super) fn children(&self) -> usize {
-        self.bounds.children - self.room.available_permits()
+        self.places.count()
     }
 
     pub(super) fn take_exits(&self) -> u64 {
@@ -169,8 +179,8 @@ impl Pool {
 
     /// A session's child has answered `initialize`: messages of the session may come.
     pub(super) fn admit(&self, session: Arc<str>, caller: Option<Arc<str>>, running: Running) {
-        let entry = Session { caller, own: Some(Arc::new(running)), used: Instant::now() };
-        self.table.lock().sessions.insert(session, entry); // As many as there are children at most.
+        let entry = Session { caller, at: At::Own(Arc::new(running)), used: Instant::now() };
+        self.table.lock().sessions.insert(session, entry); // The gateway bounds them, and ends each.
     }
 
     /// Opens a session of the shared child and answers its `initialize` as the server once did.
@@ -185,31 +195,38 @@ impl Pool {
         let answer = greeting.repeat_for(message)?;
         let mut table = self.table.lock();
         if table.sessions.len() >= self.bounds.sessions {
-            return Err(UpstreamError::Exhausted("too many sessions are open at this server"));
+            let longest = table.sessions.values().map(|session| session.used.elapsed()).max().unwrap_or_default();
+            let free_in = self.bounds.session_idle.saturating_sub(longest);
+            return Err(UpstreamError::Full { what: "too many sessions are open at this server", free_in });
         }
         seat.running.child.join(&session);
-        table.sessions.insert(session, Session { caller, own: None, used: Instant::now() });
+        let at = At::Shared(Arc::downgrade(&seat.running.child));
+        table.sessions.insert(session, Session { caller, at, used: Instant::now() });
         Ok(answer)
     }
 
-    /// The child of a session. Another caller's session does not exist.
-    pub(super) async fn session(&self, id: &Arc<str>, caller: Option<&Arc<str>>) -> Result<Seat, UpstreamError> {
-        let own = {
-            let mut table = self.table.lock();
-            let session = table.sessions.get_mut(id).filter(|session| session.caller.as_ref() == caller);
-            let session = session.ok_or(UpstreamError::NoSession)?;
-            session.used = Instant::now();
-            let own = session.own.clone();
-            if own.as_ref().is_some_and(|running| running.child.has_ended()) {
-                table.sessions.remove(id); // Its state died with it: the client starts again.
-                return Err(UpstreamError::NoSession);
+    /// The child of a session. Another caller's session does not exist. One whose child is gone is lost, and is
+    /// forgotten with this answer: no other child knows what that one knew.
+    pub(super) fn session(&self, id: &Arc<str>, caller: Option<&Arc<str>>) -> Result<Seat, UpstreamError> {
+        let mut table = self.table.lock();
+        let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
+        let session = table.sessions.get_mut(id).filter(|session| session.caller.as_ref() == caller);
+        let session = session.ok_or(UpstreamError::NoSession)?;
+        session.used = Instant::now();
+        let (running, is_pooled, loss) = match &session.at {
+            At::Own(running) => (Some(running.clone()), false, running.child.loss()),
+            At::Shared(joined) => {
+                let same = shared.filter(|running| std::ptr::eq(Arc::as_ptr(&running.child), joined.as_ptr()));
+                (same, true, Loss::Ended)
             }
-            own
+            At::Lost(loss) => (None, false, *loss),
         };
-        let owner = Owner::Session(id.clone());
-        match own {
-            Some(running) => Ok(Seat { running, owner, is_pooled: false }),
-            None => Ok(Seat { owner, ..self.stateless(None, Era::Legacy).await? }),
+        match running.filter(|running| !running.child.has_ended()) {
+            Some(running) => Ok(Seat { running, owner: Owner::Session(id.clone()), is_pooled }),
+            None => {
+                table.sessions.remove(id);
+                Err(UpstreamError::Lost(loss))
+            }
         }
     }
 
@@ -222,10 +239,10 @@ impl Pool {
         let Some(session) = table.sessions.remove(id) else { return Err(UpstreamError::NoSession) };
         let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
         drop(table);
-        match (session.own, shared) {
-            (Some(running), _) => running.stop.cancel(),
-            (None, Some(running)) => running.child.leave(id),
-            (None, None) => {}
+        match (session.at, shared) {
+            (At::Own(running), _) => running.stop.cancel(),
+            (At::Shared(_), Some(running)) => running.child.leave(id),
+            (At::Shared(_), None) | (At::Lost(_), _) => {}
         }
         Ok(())
     }
@@ -316,7 +333,7 @@ impl Pool {
             return Err(UpstreamError::Unreachable("the gateway is stopping".to_owned()));
         }
         self.failures.lock().check(&key, Instant::now())?;
-        let room = self.room().await?;
+        let place = self.places.take(key.caller.clone(), tenant.is_none()).await?;
         let process = Process::start(&self.config).await.map_err(|error| {
             let why = self.config.run.explain(&error);
             tracing::warn!(server = %self.name, why, "the server cannot be started");
@@ -327,6 +344,7 @@ impl Pool {
         let era = if key.is_modern { Era::Modern } else { Era::Legacy };
         let (bounds, changed) = (self.bounds, self.changed.clone());
         let (child, life) = Child::new(self.name.clone(), process, (era, tenant), bounds, changed, stop.clone());
+        place.is_for(&child, &stop);
         let (is_probe, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let (name, failures, of) = (self.name.clone(), self.failures.clone(), key.clone());
         let (probe, done, exits) = (is_probe.clone(), gone.clone().drop_guard(), self.exits.clone());
@@ -344,7 +362,7 @@ impl Pool {
                     failures.lock().failed(of, exit.up, Instant::now(), exit.why);
                 }
             }
-            drop((room, done)); // Last: whoever waits for room or for the reason finds it.
+            drop((place, done)); // Last: whoever waits for a place or for the reason finds it.
         });
         self.begin_to_sweep();
         tracing::debug!(server = %self.name, "a child of the server has started");
@@ -365,32 +383,6 @@ impl Pool {
         };
         self.failures.lock().failed(running.key.clone(), Duration::ZERO, Instant::now(), why);
         error
-    }
-
-    /// A place for one more child, if need be that of the longest idle stateless one.
-    async fn room(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        const FULL: UpstreamError =
-            UpstreamError::Exhausted("all children that this server may have are in use: try again later");
-        if let Ok(room) = self.room.clone().try_acquire_owned() {
-            return Ok(room);
-        }
-        if !self.evict() {
-            return Err(FULL);
-        }
-        let ended = timeout(self.bounds.grace * 4, self.room.clone().acquire_owned()).await;
-        ended.map_err(|_| FULL)?.map_err(|_| FULL)
-    }
-
-    fn evict(&self) -> bool {
-        let mut table = self.table.lock();
-        let idle = table.pooled.iter().filter_map(|(key, slot)| {
-            Some((slot.get().filter(|running| !running.child.has_ended())?.child.idle_since()?, key.clone()))
-        });
-        let Some((_, key)) = idle.min_by_key(|(since, _)| *since) else { return false };
-        if let Some(running) = table.pooled.remove(&key).and_then(|slot| slot.get().cloned()) {
-            running.stop.cancel();
-        }
-        true
     }
 
     /// Sweeping begins with the first child, so that an upstream can be made outside a runtime.
@@ -426,28 +418,34 @@ impl Pool {
             }
         });
         let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
-        table.sessions.retain(|id, session| match (&session.own, &shared) {
-            (Some(running), _) => {
+        table.sessions.retain(|id, session| match &session.at {
+            At::Own(running) if running.child.has_ended() => {
+                session.at = At::Lost(running.child.loss()); // Why is all that is left to know.
+                true
+            }
+            At::Own(running) => {
                 let is_idle = is_old(running.child.idle_since(), self.bounds.session_idle);
                 if is_idle {
                     running.stop.cancel();
                 }
-                !is_idle && !running.child.has_ended()
+                !is_idle
             }
-            (None, shared) => {
+            At::Shared(_) => {
                 let is_heard = shared.as_ref().is_some_and(|running| running.child.is_heard_by(id));
                 let stays = is_heard || !is_old(Some(session.used), self.bounds.session_idle);
-                if let (false, Some(running)) = (stays, shared) {
+                if let (false, Some(running)) = (stays, &shared) {
                     running.child.leave(id);
                 }
                 stays
             }
+            At::Lost(_) => !is_old(Some(session.used), self.bounds.session_idle),
         });
     }
 }
 
+/// Callers without a token cannot be told from each other.
 fn owner(caller: Option<Arc<str>>) -> Owner {
-    caller.map_or(Owner::Nobody, Owner::Caller)
+    caller.filter(|caller| **caller != *ANONYMOUS).map_or(Owner::Nobody, Owner::Caller)
 }
 
 /// A session id that cannot be guessed: 128 random bits in hex.

@@ -11,6 +11,8 @@ use super::*;
 /// Small enough to wait for, large enough for a busy machine.
 const BOUNDS: Bounds = Bounds {
     children: 3,
+    children_per_caller: 3,
+    spare: Duration::from_mins(10),
     sessions: 8,
     child_idle: Duration::from_mins(10),
     session_idle: Duration::from_mins(10),
@@ -28,7 +30,7 @@ fn config(sessions: Sessions, flags: &[&str]) -> Config {
     command.extend(flags.iter().map(|&flag| flag.to_owned()));
     let env = BTreeMap::from([("DECLARED".to_owned(), "yes".to_owned())]);
     let run = Run::Command(Command { command, env, directory: std::env::temp_dir() });
-    Config { name: "scripted".to_owned(), run, sessions }
+    Config { name: "scripted".to_owned(), run, sessions, children: Children::default() }
 }
 
 fn upstream(sessions: Sessions, flags: &[&str], bounds: Bounds) -> StdioUpstream {
@@ -148,5 +150,6 @@ fn group_of(leader: i64) -> Vec<i64> {
 }
 
 mod answers;
+mod fairness;
 mod lifetimes;
 mod sharing;

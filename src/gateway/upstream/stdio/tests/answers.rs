@@ -119,7 +119,10 @@ async fn a_line_beyond_the_limit_fails_the_calls_and_ends_the_child() {
     let error = client.call("large", json!({"bytes": 200_000})).await.unwrap_err();
 
     assert!(matches!(error, UpstreamError::TooLarge(100_000)), "{error:?}");
-    assert!(matches!(client.call("echo", json!({})).await, Err(UpstreamError::NoSession | UpstreamError::Gone)));
+    assert!(matches!(
+        client.call("echo", json!({})).await,
+        Err(UpstreamError::Lost(Loss::Ended) | UpstreamError::Gone)
+    ));
     until("the child ends", || upstream.children() == 0).await;
 }
 
@@ -130,7 +133,7 @@ async fn a_server_that_dies_in_the_middle_of_an_answer_is_gone_and_its_session_t
 
     assert!(matches!(client.call("die", json!({})).await, Err(UpstreamError::Gone)));
 
-    assert!(matches!(client.call("echo", json!({})).await, Err(UpstreamError::NoSession)));
+    assert!(matches!(client.call("echo", json!({})).await, Err(UpstreamError::Lost(Loss::Ended))));
     assert_eq!(upstream.sessions(), 0);
 }
 
@@ -253,7 +256,7 @@ async fn a_child_that_does_not_read_blocks_nobody_for_ever() {
 
     let (partly, never) = (
         calls.iter().filter(|call| matches!(call, Err(UpstreamError::Gone))).count(),
-        calls.iter().filter(|call| matches!(call, Err(UpstreamError::Unsent))).count(),
+        calls.iter().filter(|call| matches!(call, Err(UpstreamError::Unsent | UpstreamError::Lost(_)))).count(),
     );
     assert_eq!((partly, never), (1, 7), "the pipe takes a part of the first");
     until("the child ends", || upstream.children() == 0).await;

@@ -114,7 +114,7 @@ async fn a_server_that_exits_in_a_loop_is_started_ever_later() {
 #[tokio::test]
 async fn a_child_that_exits_later_is_started_again_after_a_while() {
     let upstream = upstream(Sessions::Shared, &[], BOUNDS);
-    let client = Client::with_session(&upstream, "a").await;
+    let client = Client::new(&upstream, "a");
     let pid = client.pid().await;
     client.call("exit", json!({"status": 7})).await.unwrap();
     until("the child ends", || upstream.children() == 0).await;
@@ -176,7 +176,7 @@ async fn children_are_bounded_and_idle_stateless_ones_make_room() {
     }
 
     until("the idle child ends", || !exists(pid)).await;
-    assert!(matches!(Client::new(&upstream, "d").post(INITIALIZE).await, Err(UpstreamError::Exhausted(_))));
+    assert!(matches!(Client::new(&upstream, "d").post(INITIALIZE).await, Err(UpstreamError::Full { .. })));
     assert_eq!(upstream.children(), 3);
 
     sessions[0].send(Verb::Delete).await.unwrap();

@@ -111,7 +111,7 @@ async fn sessions_of_a_shared_child_are_bounded_and_end_alone() {
     let upstream = upstream(Sessions::Shared, &[], Bounds { sessions: 2, ..BOUNDS });
     let a = Client::with_session(&upstream, "a").await;
     let b = Client::with_session(&upstream, "b").await;
-    assert!(matches!(Client::new(&upstream, "c").post(INITIALIZE).await, Err(UpstreamError::Exhausted(_))));
+    assert!(matches!(Client::new(&upstream, "c").post(INITIALIZE).await, Err(UpstreamError::Full { .. })));
 
     a.send(Verb::Delete).await.unwrap();
 
