@@ -1,7 +1,7 @@
 //! One server behind the gateway: its upstream, the policy in force, its sessions and tasks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -200,9 +200,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// One string for (issuer, subject).
+    /// One string for (issuer, subject). All callers without a token have one too, and share their bounds among
+    /// themselves alone. Never `None`, which is the gateway's own.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
-        self.verified.as_ref().map(|verified| &verified.key)
+        static ANONYMOUS: LazyLock<Arc<str>> = LazyLock::new(|| upstream::ANONYMOUS.into());
+        Some(self.verified.as_ref().map_or(&ANONYMOUS, |verified| &verified.key))
     }
 
     /// Time until the token expires; `None` for never.

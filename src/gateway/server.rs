@@ -25,6 +25,7 @@ use super::drain::Drain;
 use super::endpoint::{Endpoint, Force};
 use super::fetch::Fetcher;
 use super::layers::early;
+use super::layers::expiry;
 use super::layers::listen::Hosts;
 use super::layers::record::RequestIds;
 use super::lifetime::{self, Carried, Lifetime};
@@ -161,12 +162,14 @@ impl Gateway {
                 return Ok(());
             }
             let (closing, drain) = (self.shared.closing.child_token(), self.shared.drain.clone());
-            let endpoint = Endpoint::new(name, config, closing, drain)?;
+            let endpoint = Endpoint::new(name, config, closing.clone(), drain)?;
             if let Some(before) = &before {
                 endpoint.force.store(before.force.load_full()); // The policy is about the server, not about how it runs.
                 endpoint.link.store(before.link.load_full());
             }
-            self.change(|table| table.insert(name.to_owned(), Arc::new(endpoint)));
+            let endpoint = Arc::new(endpoint);
+            tokio::spawn(expiry::run(Arc::downgrade(&endpoint), closing));
+            self.change(|table| table.insert(name.to_owned(), endpoint));
             before
         };
         end(replaced).await;

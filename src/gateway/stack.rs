@@ -16,11 +16,13 @@ use super::endpoint::{Caller, Endpoint, Force, OpenStream};
 use super::layers::authorize::{self, Asked};
 use super::layers::deliver::{Delivery, Purpose, refuse};
 use super::layers::early::Early;
+use super::layers::forward::Sending;
+use super::layers::lasting::lasting;
 use super::layers::list_changes::Subscription;
 use super::layers::pending::Awaited;
 use super::layers::record::Recorder;
 use super::layers::session::Session;
-use super::layers::{authenticate, forward, input_round, listen};
+use super::layers::{authenticate, input_round, listen};
 use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::Era;
@@ -28,7 +30,7 @@ use super::protocol::error::{REQUEST, Reject, upstream_label};
 use super::protocol::headers::{self, LAST_EVENT, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
-use super::upstream::{Content, Reply, UpstreamError, Verb};
+use super::upstream::{Content, Reply, Verb};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
@@ -190,6 +192,9 @@ impl Exchange {
             }
             _ => (None, None),
         };
+        if session.is_none() {
+            authorize::admit(&self.endpoint, &self.force, &caller, (class, message.kind), &mut self.record)?;
+        }
         let asked = Asked { endpoint: &self.endpoint, force: &self.force, caller: &caller, head: &self.head, era };
         let id = message.id().map(str::to_owned);
         let permit = authorize::authorize(&asked, class, message, &mut self.record)?;
@@ -198,7 +203,7 @@ impl Exchange {
             (Some(session), Some(id)) => Some(Awaited::begin(session, id, purpose.clone())?),
             _ => None,
         };
-        let sent = self.announce_and_send(&caller, session.as_deref(), era, permit).await;
+        let sent = self.announce_and_send(&caller, session.as_ref(), era, permit).await;
         if let (Err(_), Some(awaited)) = (&sent, &awaited) {
             awaited.answered(); // The caller gets an error.
         }
@@ -208,7 +213,7 @@ impl Exchange {
     async fn announce_and_send(
         &mut self,
         caller: &Caller,
-        session: Option<&Session>,
+        session: Option<&Arc<Session>>,
         era: Era,
         permit: authorize::Permit,
     ) -> Result<Reply, Reject> {
@@ -219,8 +224,7 @@ impl Exchange {
             self.record.intent().await.map_err(unrecorded)?;
         }
         let trace = self.record.outgoing();
-        let reply = forward::send(&self.endpoint, caller, session, era, &self.head, permit, trace).await;
-        reply.map_err(|error| self.failed(error))
+        self.sending(caller, session, era).permitted(permit, trace).await
     }
 
     /// The client's answer to a request from the server: only to one that was asked, in that session.
@@ -235,8 +239,7 @@ impl Exchange {
         if !message.id().is_some_and(|id| session.answered(id)) {
             return Err(nobody());
         }
-        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Post(message)).await;
-        let reply = reply.map_err(|error| self.failed(error))?;
+        let reply = self.sending(&caller, Some(&session), Era::Legacy).in_session(Verb::Post(message)).await?;
         Ok((Way::plain(caller, session), reply))
     }
 
@@ -247,14 +250,21 @@ impl Exchange {
         if let Some(event) = headers::single(&self.head.headers, &LAST_EVENT)?
             && !session.has_seen(event.as_bytes())
         {
-            return Err(Reject::malformed(REQUEST, "Last-Event-ID is no event that this session saw lately"));
+            if !session.had_seen(event.as_bytes()) {
+                return Err(Reject::malformed(REQUEST, "Last-Event-ID is no event that this session saw lately"));
+            }
+            self.head.headers.remove(LAST_EVENT); // The server's new session cannot resume the old one's stream.
         }
         let open = self.open_stream(&caller)?;
-        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Get).await;
-        let mut reply = reply.map_err(|error| self.failed(error))?;
+        let sending = self.sending(&caller, Some(&session), Era::Legacy);
+        let mut reply = sending.in_session(Verb::Get).await?;
         if reply.status == StatusCode::METHOD_NOT_ALLOWED {
             // The server has nothing to say on its own, but the gateway may: it declares that lists change.
             reply = Reply { status: StatusCode::OK, content: Content::Events(Box::pin(pending())), ..reply };
+        }
+        if let Content::Events(events) = reply.content {
+            let (anew, headers) = (sending.anew(&session), sending.stream_headers());
+            reply.content = Content::Events(lasting(anew, headers, session.life.upstream(), events));
         }
         let subscription = Some(Subscription::session());
         Ok((Way { open: Some(open), subscription, ..Way::plain(caller, session) }, reply))
@@ -264,12 +274,17 @@ impl Exchange {
     async fn delete(&mut self, caller: Caller) -> Result<(Way, Reply), Reject> {
         let caller = self.renew(caller).await?;
         let session = self.session(&caller, Era::Legacy)?.ok_or_else(no_stream)?;
-        let reply = forward::in_session(&self.endpoint, &caller, &session, &self.head, Verb::Delete).await;
-        let reply = reply.map_err(|error| self.failed(error))?;
-        if reply.status.is_success() {
-            self.endpoint.sessions.remove(&session.id);
+        // The client's word is enough. A server that does not end sessions on demand (405) ends its own in its time.
+        self.endpoint.sessions.remove(&session.id);
+        let ended = self.sending(&caller, Some(&session), Era::Legacy).end(&session).await;
+        if !ended.as_ref().is_ok_and(|reply| reply.status.is_success()) {
+            let status = ended.as_ref().ok().map(|reply| reply.status.as_u16());
+            tracing::debug!(server = %self.endpoint.name, status, "a session that is over was not ended at its server");
         }
-        Ok((Way::plain(caller, session), reply))
+        if let Err(error) = ended {
+            self.force.metrics.upstream_error(upstream_label(&error));
+        }
+        Ok((Way::plain(caller, session), Reply::empty(StatusCode::OK)))
     }
 
     /// The session that the request names. The modern era has none, and its header is ignored.
@@ -281,14 +296,23 @@ impl Exchange {
         id.map(|id| self.endpoint.sessions.find(id, caller)).transpose()
     }
 
-    fn failed(&self, error: UpstreamError) -> Reject {
-        self.force.metrics.upstream_error(upstream_label(&error));
-        error.into()
+    fn sending<'a>(&'a self, caller: &'a Caller, session: Option<&'a Arc<Session>>, era: Era) -> Sending<'a> {
+        Sending {
+            endpoint: &self.endpoint,
+            force: &self.force,
+            caller,
+            session,
+            era,
+            head: &self.head,
+            audit: &self.shared.audit,
+            request_id: self.record.request_id(),
+        }
     }
 
     fn open_stream(&self, caller: &Caller) -> Result<OpenStream, Reject> {
         self.endpoint.streams.open(caller).ok_or_else(|| {
-            Reject::limited(format!("at most {} streams for one caller: close one", limits::STREAMS_PER_CALLER))
+            let message = format!("at most {} streams for one caller: close one", limits::STREAMS_PER_CALLER);
+            Reject::limited_for(message, None) // No time frees one.
         })
     }
 }

@@ -11,6 +11,7 @@
 //! | `toolgate_streams` | `server_namespace`, `server` | open long-lived streams |
 //! | `toolgate_children` | `server_namespace`, `server` | running child processes |
 //! | `toolgate_child_restarts_total` | `server_namespace`, `server` | child processes that ended without being told to |
+//! | `toolgate_session_replays_total` | `server_namespace`, `server` | sessions that were begun anew because their server's side was gone |
 //! | `toolgate_upstream_errors_total` | `server_namespace`, `server`, `reason` | calls that the server did not answer as it should |
 //! | `toolgate_policy_loads_total` | `server_namespace`, `server`, `result` | policies that came; `result` is `ok` or `failed` |
 //! | `toolgate_policy_info` | `server_namespace`, `server`, `snapshot` | 1 for the policy in force |
@@ -77,6 +78,7 @@ struct ServerGauges {
     streams: IntGaugeVec,
     children: IntGaugeVec,
     child_restarts: IntCounterVec,
+    session_replays: IntCounterVec,
     policy_loaded: IntGaugeVec,
 }
 
@@ -143,6 +145,11 @@ impl Maker {
             child_restarts: self.counters(
                 "toolgate_child_restarts_total",
                 "Child processes that ended without being told to.",
+                &SERVER,
+            )?,
+            session_replays: self.counters(
+                "toolgate_session_replays_total",
+                "Sessions that were begun anew.",
                 &SERVER,
             )?,
             policy_loaded: self.gauges(
@@ -339,6 +346,7 @@ pub struct ServerMetrics {
     server: Box<str>,
     tools: ServerTools,
     child_restarts: IntCounter,
+    session_replays: IntCounter,
     policy_loaded: IntGauge,
     gauges: ServerGauges,
     upstream_errors: IntCounterVec,
@@ -368,6 +376,7 @@ impl ServerMetrics {
             server: server.into(),
             tools: ServerTools::new(&metrics.tools, namespace, server, Arc::clone(&metrics.last_resort)),
             child_restarts: gauges.child_restarts.with_label_values(&labels),
+            session_replays: gauges.session_replays.with_label_values(&labels),
             policy_loaded: gauges.policy_loaded.with_label_values(&labels),
             gauges,
             upstream_errors: metrics.upstream_errors.clone(),
@@ -402,6 +411,11 @@ impl ServerMetrics {
         self.child_restarts.inc_by(count);
     }
 
+    /// Counts a session that was begun anew.
+    pub fn session_replayed(&self) {
+        self.session_replays.inc();
+    }
+
     /// A policy came into force.
     pub fn policy_loaded(&self, snapshot: &str, now: jiff::Timestamp) {
         self.policy_loads.with_label_values(&[&*self.namespace, &*self.server, "ok"]).inc();
@@ -427,6 +441,7 @@ impl ServerMetrics {
             let _ = family.remove_label_values(&labels);
         }
         let _ = gauges.child_restarts.remove_label_values(&labels);
+        let _ = gauges.session_replays.remove_label_values(&labels);
         for result in ["ok", "failed"] {
             let _ = self.policy_loads.remove_label_values(&[&*self.namespace, &*self.server, result]);
         }

@@ -25,6 +25,7 @@ mod lifecycle;
 mod list_changes;
 mod must_hold;
 mod oauth;
+mod replay;
 mod sessions;
 mod shaping;
 mod shim;

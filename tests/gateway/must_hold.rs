@@ -44,8 +44,10 @@ async fn two_identities_list_different_tools() {
         assert_eq!(client("ada").await.list("tools").await, ["ok", "slow"], "{era}");
         // Undeclared tools exist for nobody, whatever the role says.
         assert_eq!(client("grace").await.list("tools").await, ["ok", "secret", "slow"].map(str::to_owned), "{era}");
-        assert_eq!(client("guest").await.list("tools").await, [""; 0], "{era}");
     }
+    assert_eq!(toolgate.modern("h", "guest").list("tools").await, [""; 0]);
+    let guest = Client { version: "2025-11-25", ..toolgate.modern("h", "guest") };
+    guest.initialize().await.refused(403, -31001, "nothing at this server");
 }
 
 #[tokio::test]

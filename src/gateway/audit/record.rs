@@ -85,6 +85,8 @@ pub enum Event {
     /// A request from the server that reached its caller, or was refused. Since 2026-07-28 each entry of
     /// `inputRequests` in a result, and each of `inputResponses` in the request that answers.
     ServerRequest,
+    /// A session whose server's side was gone was begun anew, or could not be.
+    SessionReplayed,
 }
 
 /// How a request ended: also the `status` label of `mcp_tool_requests_total`.
@@ -118,6 +120,7 @@ impl Event {
             Self::StreamOpened => "stream_opened",
             Self::Request => "request",
             Self::ServerRequest => "server_request",
+            Self::SessionReplayed => "session_replayed",
         }
     }
 }

@@ -9,12 +9,13 @@ use super::authenticate::{insufficient_scope, login};
 use super::deliver::Purpose;
 use super::record::Recorder;
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
-use crate::gateway::protocol::envelope::Envelope;
+use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::error::{CAPABILITY, PARAMS, Reject};
 use crate::gateway::protocol::json::{self, items, members, range_in, splice};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::Class;
+use crate::gateway::upstream::Upstream;
 use crate::policy::snapshot::{Registration, Tool};
 use crate::policy::{Call, Decision, Identity, Item, Policy, Reason, Verdict};
 
@@ -56,6 +57,30 @@ impl Asked<'_> {
     fn unknown(&self, what: &str, name: &str) -> Reject {
         login(self.force, self.caller, self.head).unwrap_or_else(|| Reject::unknown(what, name, self.era))
     }
+}
+
+/// Whether a message that is in no session may begin something for this caller: a session, or a process that serves
+/// it. Whom no rule could ever allow anything is refused. Where something hidden is named, the decision answers, which
+/// is the same for what does not exist.
+pub(in crate::gateway) fn admit(
+    endpoint: &Endpoint,
+    force: &Force,
+    caller: &Caller,
+    (class, kind): (Class, Kind),
+    record: &mut Recorder,
+) -> Result<(), Reject> {
+    let begins = match class {
+        Class::Initialize => true,
+        Class::Discover | Class::Session | Class::List(_) | Class::Listen => {
+            kind == Kind::Request && matches!(endpoint.upstream, Upstream::Stdio(_))
+        }
+        Class::Tool | Class::Prompt | Class::Resource | Class::Complete | Class::Task => false,
+    };
+    if begins && !force.policy.could_allow_anything(&caller.view) {
+        record.decision("deny", None, Some(format!("{:?}", Reason::NoRule)));
+        return Err(Reject::nothing_allowed());
+    }
+    Ok(())
 }
 
 /// Decides about one message from a client. The recorder learns what was decided, and why.

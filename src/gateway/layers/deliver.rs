@@ -96,7 +96,7 @@ impl Delivery {
             response = response.header(name, value);
         }
         if let (Purpose::Initialize, true, Some(upstream)) = (&self.purpose, reply.status.is_success(), reply.session) {
-            let session = self.endpoint.sessions.open(&self.caller, upstream);
+            let session = self.endpoint.sessions.open(&self.caller, upstream, self.record.received());
             if let (Some(id), Content::Events(_)) = (&self.id, &reply.content) {
                 self.awaited = Awaited::begin(&session, id, Purpose::Initialize).ok(); // It is the session's first.
             }
@@ -172,12 +172,6 @@ impl Delivery {
                 self.force.metrics.upstream_error(upstream_label(&error));
                 Err(error.into())
             }
-            StatusCode::NOT_FOUND if self.era == Era::Legacy && self.session.is_some() => {
-                if let Some(session) = &self.session {
-                    self.endpoint.sessions.remove(&session.id);
-                }
-                Err(Reject::no_session().reached(Reached::Yes))
-            }
             _ => Ok(()),
         }
     }
@@ -230,6 +224,9 @@ impl Delivery {
         let seen = Used::read(result).map_err(unclear)?;
         if let Some(requests) = inputs::check(seen.input_requests).map_err(unclear)? {
             self.record_input_requests(requests)?;
+        }
+        if let (Purpose::Initialize, Some(session)) = (purpose, &self.session) {
+            session.life.agreed(result);
         }
         match purpose {
             Purpose::Plain => Ok((cleaned(message), Outcome::Ok)),

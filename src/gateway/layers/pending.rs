@@ -92,6 +92,14 @@ impl<P: Clone + PartialEq> Pending<P> {
         self.close(id)
     }
 
+    /// Nobody will answer requests whose stream is over: their ids are free again.
+    pub(super) fn close_cut(&mut self) {
+        let cut: Vec<Id> = self.open.iter().filter(|(_, open)| open.cut).map(|(id, _)| id.clone()).collect();
+        for id in &cut {
+            self.close(id);
+        }
+    }
+
     fn close(&mut self, id: &Id) -> Option<P> {
         let (id, open) = self.open.remove_entry(id)?;
         self.cut -= usize::from(open.cut);
