@@ -84,6 +84,7 @@ const EDGES: &[Edge] = &[
         allows: &[],
     },
     // Which snapshot is taken, and what a report says, depends on what is handed in.
+    Edge { within: "gateway/layers/remembered.rs", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/source/judge.rs", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "gateway/source/pace.rs", but: &[], forbids: IMPURE, allows: &[] },
     Edge { within: "wire/validity.rs", but: &[], forbids: IMPURE, allows: &[] },

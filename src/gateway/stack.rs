@@ -192,10 +192,10 @@ impl Exchange {
             }
             _ => (None, None),
         };
-        if session.is_none() {
-            authorize::admit(&self.endpoint, &self.force, &caller, (class, message.kind), &mut self.record)?;
-        }
         let asked = Asked { endpoint: &self.endpoint, force: &self.force, caller: &caller, head: &self.head, era };
+        if session.is_none() || class == Class::Initialize {
+            authorize::admit(&asked, (class, message.kind), &mut self.record)?;
+        }
         let id = message.id().map(str::to_owned);
         let permit = authorize::authorize(&asked, class, message, &mut self.record)?;
         let purpose = permit.purpose().clone();

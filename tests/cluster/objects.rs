@@ -80,6 +80,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "gatewayRef": {"name": "trusted"},
                 "registration": "Auto",
                 "serverRequests": {"elicitation": "FormAndUrl", "sampling": "Allow", "roots": "Allow"},
+                "onLoss": "NotFound",
                 "sandbox": {
                     "filesystem": "Scratch", "runtimeClassName": "gvisor", "isolation": "NetworkPolicy",
                     "egress": [{"cidr": "140.82.112.0/20", "port": 443}, {"cidr": "2001:db8::/32"}],
@@ -95,6 +96,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+                "onLoss": "Replay",
                 "sandbox": {"egress": []},
                 "gatewayUpdate": "OnRollout",
             }),
@@ -106,6 +108,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Deny", "sampling": "Deny", "roots": "Deny"},
+                "onLoss": "Replay",
                 "disconnectedPolicy": {"mode": "KeepLastKnownGood"},
                 "gatewayUpdate": "OnRollout",
             }),
@@ -115,6 +118,7 @@ fn full(kind: &str) -> Vec<Value> {
                 "gatewayRef": {"name": "default"},
                 "registration": "Declared",
                 "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+                "onLoss": "Replay",
                 "gatewayUpdate": "OnRollout",
             }),
         ],
@@ -226,6 +230,7 @@ async fn defaults_are_visible_on_reading() {
         "gatewayRef": {"name": "default"},
         "registration": "Declared",
         "serverRequests": {"elicitation": "Form", "sampling": "Deny", "roots": "Deny"},
+        "onLoss": "Replay",
         "gatewayUpdate": "OnRollout",
     });
     assert_eq!(held.data["spec"], expected);

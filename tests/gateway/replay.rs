@@ -225,8 +225,8 @@ async fn a_session_whose_server_refuses_delete_is_forgotten_all_the_same() {
 
     assert_eq!(http::send(Method::DELETE, &ada.url, ada.headers(), "").await.status, 200);
 
-    ada.call("ok", json!({"late": true})).await.refused(404, -31006, "initialize");
-    assert!(!hostile.arrivals.contain("late"));
+    ada.call("ok", json!({"afterwards": true})).await.refused(404, -31006, "initialize");
+    assert!(!hostile.arrivals.contain("afterwards"));
 }
 
 #[tokio::test]

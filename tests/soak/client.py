@@ -97,6 +97,8 @@ class Client:
         code, message = answer["error"]["code"], answer["error"]["message"]
         if code in UNDECIDED:
             return "undecided", UNDECIDED[code]
+        if code == DENIED and message.startswith("policy allows this caller nothing"):
+            return "nothing", message  # It lost every right, and its session's process with them.
         if code == DENIED and status == 403:
             return "scope", message
         if code == DENIED:

@@ -60,27 +60,40 @@ impl Asked<'_> {
 }
 
 /// Whether a message that is in no session may begin something for this caller: a session, or a process that serves
-/// it. Whom no rule could ever allow anything is refused. Where something hidden is named, the decision answers, which
-/// is the same for what does not exist.
+/// it. Whom no rule could ever allow anything is refused, with the scopes that would change that. Where something hidden
+/// is named, the decision answers, which is the same for what does not exist.
 pub(in crate::gateway) fn admit(
-    endpoint: &Endpoint,
-    force: &Force,
-    caller: &Caller,
+    asked: &Asked<'_>,
     (class, kind): (Class, Kind),
     record: &mut Recorder,
 ) -> Result<(), Reject> {
+    let (force, caller) = (asked.force, asked.caller);
     let begins = match class {
         Class::Initialize => true,
         Class::Discover | Class::Session | Class::List(_) | Class::Listen => {
-            kind == Kind::Request && matches!(endpoint.upstream, Upstream::Stdio(_))
+            kind == Kind::Request && matches!(asked.endpoint.upstream, Upstream::Stdio(_))
         }
         Class::Tool | Class::Prompt | Class::Resource | Class::Complete | Class::Task => false,
     };
     if begins && !force.policy.could_allow_anything(&caller.view) {
         record.decision("deny", None, Some(format!("{:?}", Reason::NoRule)));
-        return Err(Reject::nothing_allowed());
+        return Err(match scopes_that_open(force, caller) {
+            Some(scopes) => insufficient_scope(force, asked.head, &scopes),
+            None => Reject::nothing_allowed(),
+        });
     }
     Ok(())
+}
+
+/// The scopes that the caller's token lacks, if it could be allowed something with them.
+fn scopes_that_open(force: &Force, caller: &Caller) -> Option<Vec<String>> {
+    let identity = &caller.verified.as_ref()?.identity;
+    let lacking: Vec<String> = force.scopes.iter().filter(|it| !identity.scopes.contains(it)).cloned().collect();
+    if lacking.is_empty() {
+        return None;
+    }
+    let richer = Identity { scopes: [identity.scopes.as_slice(), &lacking].concat(), ..identity.clone() };
+    force.policy.could_allow_anything(&force.policy.subject(Some(&richer))).then_some(lacking)
 }
 
 /// Decides about one message from a client. The recorder learns what was decided, and why.

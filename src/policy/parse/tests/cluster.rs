@@ -184,3 +184,22 @@ fn on_a_laptop_an_identity_stands_in_for_a_service_account() {
     assert_eq!(roles("system:serviceaccount:ci:build-bot"), 1);
     assert_eq!(roles("system:serviceaccount:cd:build-bot"), 0);
 }
+
+#[test]
+fn what_becomes_of_a_lost_session_is_in_the_snapshot_only_where_it_is_not_replayed() {
+    let snapshot = |on_loss: Option<&str>| {
+        let mut spec = json!({"source": {"remote": {"url": "https://a"}}});
+        if let Some(on_loss) = on_loss {
+            spec["onLoss"] = json!(on_loss);
+        }
+        let (world, _) = parse(&of("McpServer", &spec));
+        let target = Target { namespace: "default".to_owned(), server: "default".to_owned() };
+        compile(&world, &target, &[]).unwrap()
+    };
+    let (unset, replay, ends) = (snapshot(None), snapshot(Some("Replay")), snapshot(Some("NotFound")));
+
+    assert_eq!(unset.canonical(), replay.canonical());
+    assert!(!String::from_utf8(unset.canonical()).unwrap().contains("onLoss"));
+    assert!(String::from_utf8(ends.canonical()).unwrap().contains(r#""onLoss":"NotFound""#));
+    assert_eq!(ends.access_hash(), unset.access_hash(), "it decides nothing about access");
+}
