@@ -114,7 +114,7 @@ async fn a_servers_own_challenge_and_failure_text_stay_here() {
     let (_hostile, toolgate) = both().await;
     let ada = toolgate.modern("http", "ada");
     let challenged = ada.call("status_401", json!({})).await;
-    assert_eq!(challenged.response()["error"]["code"], -31003, "{challenged}");
+    assert_eq!(challenged.response()["error"]["code"], -31010, "{challenged}");
     assert!(challenged.header("www-authenticate").is_empty(), "a caller is never sent to a foreign login");
     let failed = ada.call("status_500", json!({})).await;
     assert_eq!(failed.response()["error"]["code"], -31003, "{failed}");

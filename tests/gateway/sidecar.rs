@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use toolgate::policy::Snapshot;
@@ -144,6 +144,14 @@ async fn a_forged_boot_file_is_refused_and_a_true_one_is_read_when_it_comes() {
     assert!(gateway.log().contains("its signature does not hold"), "{}", gateway.log());
     assert_eq!((gateway.status("/startupz").await, gateway.status("/readyz").await), (503, 503));
     gateway.client().call("ok", json!({})).await.refused(503, -31005, "no policy is in force");
+    let lines = until("the refusal is recorded", || {
+        let text = std::fs::read_to_string(pod.path("audit")).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+        (!lines.is_empty()).then_some(lines)
+    })
+    .await;
+    let said = |line: &Value| [line["http_status"].clone(), line["error_code"].clone(), line["server"].clone()];
+    assert_eq!(lines.iter().map(said).collect::<Vec<_>>(), [[json!(503), json!(-31005), json!("forged")]]);
 
     pod.boot(&policy.seal(&pod.allowing(&["ok"]), &version(1)));
     started(&gateway).await;

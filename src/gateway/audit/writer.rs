@@ -231,12 +231,11 @@ impl Audit {
             ring.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        match self.try_reserve_in(Share::Guests) {
-            Some(slot) => slot.finish(&Record { left_out: (left_out > 0).then_some(left_out), ..*record }),
-            None => {
-                ring.sampler.lock().take_back(status, left_out);
-                ring.left_out.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(slot) = self.try_reserve_in(Share::Guests) {
+            slot.finish(&Record { left_out: (left_out > 0).then_some(left_out), ..*record });
+        } else {
+            ring.sampler.lock().take_back(status, left_out);
+            ring.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -210,10 +210,13 @@ impl Recorder {
         let duration = record.duration;
         match place {
             Place::Held(slot) => slot.finish(&record),
-            Place::Parked => match self.shared.audit.try_reserve_in(self.share) {
-                Some(slot) => slot.finish(&record),
-                None => tracing::warn!(request_id = self.request_id, "the end of a stream was not recorded"),
-            },
+            Place::Parked => {
+                if let Some(slot) = self.shared.audit.try_reserve_in(self.share) {
+                    slot.finish(&record);
+                } else {
+                    tracing::warn!(request_id = self.request_id, "the end of a stream was not recorded");
+                }
+            }
             Place::Unknown | Place::Over => self.shared.audit.note(&record),
         }
         let mut span = std::mem::take(&mut self.span);

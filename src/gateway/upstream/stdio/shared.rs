@@ -143,12 +143,11 @@ impl Child {
 impl super::child::State {
     /// The next message of the gateway itself. Its answer is of no use, and dropped as one to an unknown id.
     fn next_owed(&mut self) -> Option<String> {
-        let (method, params) = match self.wishes.watchers.take_owed() {
-            Some(uri) => ("resources/unsubscribe", format!(r#"{{"uri":{}}}"#, quote(&uri))),
-            None => {
-                let level = self.wishes.levels.take_owed()?;
-                ("logging/setLevel", format!(r#"{{"level":"{}"}}"#, level.as_str()))
-            }
+        let (method, params) = if let Some(uri) = self.wishes.watchers.take_owed() {
+            ("resources/unsubscribe", format!(r#"{{"uri":{}}}"#, quote(&uri)))
+        } else {
+            let level = self.wishes.levels.take_owed()?;
+            ("logging/setLevel", format!(r#"{{"level":"{}"}}"#, level.as_str()))
         };
         let id = self.calls.fresh_id();
         Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#))
