@@ -26,6 +26,8 @@ mod list_changes;
 mod must_hold;
 mod oauth;
 mod replay;
+mod reference;
+mod server_messages;
 mod sessions;
 mod shaping;
 mod shim;
