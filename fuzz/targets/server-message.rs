@@ -129,7 +129,8 @@ impl Bench {
         runtime.block_on(async {
             let mut headers = case.headers();
             if !case.modern {
-                let hello = r#""protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"f","version":"1"}"#;
+                let hello =
+                    r#""protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"f","version":"1"}"#;
                 let opened = client.send("POST", &headers, &case.message("initialize", 0, hello)).await;
                 let session = opened.session.expect("a session");
                 headers = format!("{headers}mcp-session-id: {session}\r\n");
@@ -255,9 +256,8 @@ fn unforged(value: &Json, is_meta: bool, depth: usize) {
 fuzz_target!(|input: &[u8]| {
     let [what, cut, rest @ ..] = input else { return };
     let case = Case::of(*what);
-    let answers = BENCH.with_borrow_mut(|bench| {
-        bench.get_or_insert_with(Bench::start).run(case, usize::from(*cut % 32) + 1, rest)
-    });
+    let answers = BENCH
+        .with_borrow_mut(|bench| bench.get_or_insert_with(Bench::start).run(case, usize::from(*cut % 32) + 1, rest));
     for (events, body, late) in answers {
         let messages: Vec<String> = if events {
             let events = reference::events(&body);

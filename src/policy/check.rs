@@ -10,9 +10,14 @@ pub fn check_condition(source: &str) -> Result<(), String> {
     condition::Condition::compile(source).map(drop)
 }
 
-/// Checks a glob over names or URIs.
+/// Checks a glob over names.
 pub fn check_glob(text: &str) -> Result<(), String> {
     glob::Glob::parse(text).map(drop)
+}
+
+/// Checks a glob over URIs: it must have a canonical form, because it is compared with canonical URIs.
+pub fn check_uri_glob(text: &str) -> Result<(), String> {
+    glob::Glob::parse_uri(text).map(drop)
 }
 
 /// Checks a JSON pointer (RFC 6901) into the arguments.

@@ -3,6 +3,8 @@
 //! A Deny rule that applies wins over every Allow. Without an Allow that applies the call is refused. A refused call
 //! of a thing that the caller's lists show is answered with `Deny`, any other as if the thing did not exist: both
 //! questions are asked of one function, so a list and an answer cannot contradict each other.
+//!
+//! A URI that can be read in several ways is several things: an Allow is needed for each, a Deny of one suffices.
 
 use std::sync::Arc;
 
@@ -99,7 +101,7 @@ pub enum Reason {
     Condition,
     /// A rule would allow at another time.
     Time,
-    /// The URI has dot segments or encoded `/` or `.`.
+    /// The URI has no canonical form, or a server may read it as one that no rule allows.
     UnsafeUri,
 }
 
@@ -124,21 +126,25 @@ impl Policy {
         };
         let arguments = Arguments::new(call.arguments.filter(|_| rule::has_arguments(call.item)));
         let facts = facts(view, &located, &arguments, now);
-        let mut allow = None;
+        let (mut allow, mut missing) = (None, located.subject.readings());
         for rule in self.candidates(&located) {
             match rule.effect {
                 Effect::Deny if rule.applies(&facts) => {
                     let verdict = self.refusal(&located, &facts, call.item);
                     return Decision { verdict, rule: Some(rule.reference.clone()), reason: Reason::DenyRule };
                 }
-                Effect::Allow if allow.is_none() && rule.applies(&facts) => allow = Some(rule),
+                Effect::Allow if missing != 0 && rule.applies(&facts) => {
+                    missing &= !rule.named(&located.subject);
+                    allow = allow.or(Some(rule));
+                }
                 Effect::Deny | Effect::Allow => {}
             }
         }
         match allow {
-            Some(rule) => {
+            Some(rule) if missing == 0 => {
                 Decision { verdict: Verdict::Allow, rule: Some(rule.reference.clone()), reason: Reason::Allowed }
             }
+            Some(_) => Decision { verdict: Verdict::Unknown, rule: None, reason: Reason::UnsafeUri },
             None => self.nearest_miss(&located, &facts, call.item),
         }
     }
@@ -188,8 +194,10 @@ impl Policy {
                 },
             },
             Item::Prompt(name) => Ok(all(Subject::Prompt(name))),
-            Item::Resource(uri) if !uri::is_plain(uri) => Err(Reason::UnsafeUri),
-            Item::Resource(uri) => Ok(all(Subject::Resource(uri))),
+            Item::Resource(uri) => match uri::readings(uri) {
+                Some(readings) => Ok(all(Subject::Resource(readings))),
+                None => Err(Reason::UnsafeUri),
+            },
             Item::ResourceTemplate(text) => match Template::parse(text) {
                 Some(template) => Ok(all(Subject::Template(template))),
                 None => Err(Reason::NoRule), // Too long to look at.
@@ -208,15 +216,15 @@ impl Policy {
         let applies = |rule: &CompiledRule| {
             if rule::has_arguments(item) { rule.applies_to_lists(facts) } else { rule.applies(facts) }
         };
-        let mut shown = false;
+        let mut missing = located.subject.readings();
         for rule in self.candidates(located) {
             match rule.effect {
                 Effect::Deny if applies(rule) => return false,
-                Effect::Allow if !shown => shown = applies(rule),
+                Effect::Allow if missing != 0 && applies(rule) => missing &= !rule.named(&located.subject),
                 Effect::Deny | Effect::Allow => {}
             }
         }
-        shown
+        missing == 0
     }
 
     fn refusal(&self, located: &Located<'_>, facts: &Facts<'_>, item: Item<'_>) -> Verdict {

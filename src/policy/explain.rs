@@ -114,7 +114,10 @@ pub fn allowing_roles(policy: &Policy, item: Item<'_>) -> Vec<Arc<str>> {
     let subject = match item {
         Item::Tool(name) => Subject::Tool(name, policy.tool(name)),
         Item::Prompt(name) => Subject::Prompt(name),
-        Item::Resource(uri) => Subject::Resource(uri),
+        Item::Resource(uri) => match super::uri::readings(uri) {
+            Some(readings) => Subject::Resource(readings),
+            None => return Vec::new(),
+        },
         Item::ResourceTemplate(text) => match super::glob::Template::parse(text) {
             Some(template) => Subject::Template(template),
             None => return Vec::new(),

@@ -4,6 +4,11 @@
 //! character, `{a,b}` is either. There are no classes and no escapes: a name with such characters is matched with
 //! `?`. Matching and the two questions about templates work on the same tokens, so a list and a call cannot
 //! disagree. Cost is bounded by (length of the glob) × (length of the text).
+//!
+//! A glob over URIs and a template are brought to canonical form when they are parsed, and are compared with canonical
+//! URIs alone (`uri`).
+
+use super::uri;
 
 /// Longest glob, in characters.
 const GLOB_CHARS: usize = 512;
@@ -19,7 +24,7 @@ pub(super) struct Glob {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Token {
+pub(super) enum Token {
     /// Exactly this character.
     Char(char),
     /// One character.
@@ -58,6 +63,14 @@ impl Glob {
         Ok(Self { alternatives })
     }
 
+    /// Parses a glob over URIs, and brings it to canonical form.
+    pub(super) fn parse_uri(text: &str) -> Result<Self, String> {
+        let Self { alternatives } = Self::parse(text)?;
+        let canonical = alternatives.iter().map(|tokens| uri::canonical_pattern(tokens)).collect::<Result<_, _>>();
+        let alternatives = canonical.map_err(|why| format!("glob {text:?} has no canonical form: {why}"))?;
+        Ok(Self { alternatives })
+    }
+
     /// Whether the glob names this text.
     pub(super) fn matches(&self, text: &str) -> bool {
         self.alternatives.iter().any(|tokens| matches(tokens, text))
@@ -79,7 +92,7 @@ impl Glob {
     }
 }
 
-/// An RFC 6570 template as a pattern: an expression is any text, and so is a literal that expansion would encode.
+/// An RFC 6570 template as a pattern of canonical URIs: an expression is any text.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     tokens: Vec<Token>,
@@ -94,20 +107,20 @@ impl Template {
         let mut tokens = Vec::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
-            let token = match c {
+            // RFC 6570 section 3.1: expansion percent-encodes a literal that no URI may hold, which its canonical form
+            // undoes.
+            let token = if c == '{' {
                 // An unclosed expression swallows the rest, which is then any text.
-                '{' => {
-                    chars.by_ref().find(|&c| c == '}');
-                    Token::Many
-                }
-                c if c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c) => Token::Char(c),
-                _ => Token::Many, // RFC 6570 section 3.1: expansion percent-encodes it.
+                chars.by_ref().find(|&c| c == '}');
+                Token::Many
+            } else {
+                Token::Char(c)
             };
             if (token, tokens.last()) != (Token::Many, Some(&Token::Many)) {
                 tokens.push(token);
             }
         }
-        Some(Self { tokens })
+        Some(Self { tokens: uri::canonical_template(&tokens) })
     }
 }
 
@@ -141,7 +154,7 @@ fn token(c: char) -> Result<Token, String> {
 }
 
 /// Greedy matching with one point of return: the last `*`, which then takes one character more.
-fn matches(mut tokens: &[Token], text: &str) -> bool {
+pub(super) fn matches(mut tokens: &[Token], text: &str) -> bool {
     let mut chars = text.chars();
     let mut retry: Option<(&[Token], std::str::Chars<'_>)> = None;
     loop {

@@ -30,7 +30,9 @@ pub mod version;
 mod window;
 pub mod world;
 
-pub use check::{check_condition, check_folder, check_glob, check_pointer, check_time_zone, glob_matches};
+pub use check::{
+    check_condition, check_folder, check_glob, check_pointer, check_time_zone, check_uri_glob, glob_matches,
+};
 pub use compile::{Compiler, compile};
 pub use decide::{Call, Decision, Item, Reason, RuleRef, Verdict};
 pub use explain::{Explanation, Reach, RuleReport, allowing_roles, conditions, explain, reach};

@@ -47,7 +47,8 @@ pub(super) enum Subject<'a> {
     /// A tool and its declaration, if it has one.
     Tool(&'a str, Option<&'a Tool>),
     Prompt(&'a str),
-    Resource(&'a str),
+    /// Every way to read its URI, the canonical form first; never empty.
+    Resource(Vec<String>),
     Template(Template),
 }
 
@@ -57,6 +58,20 @@ pub(super) enum Kind {
     Tools,
     Prompts,
     Resources,
+}
+
+/// Which readings of a thing, a bit for each. All that is no resource has one.
+pub(super) type Readings = u8;
+
+impl Subject<'_> {
+    /// All readings of this thing.
+    pub(super) fn readings(&self) -> Readings {
+        match self {
+            // `uri::readings` yields at most four.
+            Self::Resource(readings) => readings.iter().fold(0, |all, _| (all << 1) | 1),
+            Self::Tool(..) | Self::Prompt(_) | Self::Template(_) => 1,
+        }
+    }
 }
 
 /// Why an Allow rule did not match, the nearest miss first.
@@ -75,18 +90,18 @@ pub(super) enum Miss {
 impl CompiledRule {
     /// Compiles a rule; the error is the name of the field and what is wrong with it.
     pub(super) fn compile(rule: &Rule, reference: RuleRef, holder: usize) -> Result<Self, (&'static str, String)> {
-        let globs = |field, texts: &[String]| {
-            texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>().map_err(|error| (field, error))
+        let globs = |field, texts: &[String], parse: fn(&str) -> Result<Glob, String>| {
+            texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>().map_err(|error| (field, error))
         };
         rule.arguments.iter().try_for_each(arguments::check).map_err(|error| ("arguments", error))?;
         Ok(Self {
             reference,
             role: holder,
             effect: rule.effect,
-            tools: globs("tools", &rule.tools)?,
+            tools: globs("tools", &rule.tools, Glob::parse)?,
             selector: rule.tool_selector.clone(),
-            prompts: globs("prompts", &rule.prompts)?,
-            resources: globs("resources", &rule.resources)?,
+            prompts: globs("prompts", &rule.prompts, Glob::parse)?,
+            resources: globs("resources", &rule.resources, Glob::parse_uri)?,
             arguments: rule.arguments.clone(),
             window: rule.time_window.as_ref().map(Window::compile).transpose().map_err(|e| ("timeWindow", e))?,
             condition: rule.when.as_deref().map(Condition::compile).transpose().map_err(|error| ("when", error))?,
@@ -99,7 +114,7 @@ impl CompiledRule {
         match subject {
             Subject::Tool(name, declared) => any(&self.tools, name) || self.selects(*declared),
             Subject::Prompt(name) => any(&self.prompts, name),
-            Subject::Resource(uri) => any(&self.resources, uri),
+            Subject::Resource(readings) => readings.iter().any(|uri| any(&self.resources, uri)),
             // A list errs towards showing: an Allow may be about some URI, a Deny must be about all of them.
             Subject::Template(template) => self.resources.iter().any(|glob| match self.effect {
                 Effect::Allow => glob.meets(template),
@@ -119,6 +134,13 @@ impl CompiledRule {
             Effect::Allow => !globs.is_empty(),
             Effect::Deny => globs.iter().any(Glob::is_everything),
         }
+    }
+
+    /// Which readings of a thing that the rule names it names.
+    pub(super) fn named(&self, subject: &Subject<'_>) -> Readings {
+        let Subject::Resource(readings) = subject else { return 1 };
+        let any = |uri: &String| self.resources.iter().any(|glob| glob.matches(uri));
+        readings.iter().rev().fold(0, |named, uri| (named << 1) | Readings::from(any(uri)))
     }
 
     /// A selector speaks of declarations: without one it grants nothing, but denies on the worst assumptions.

@@ -55,7 +55,8 @@ async fn with_id(client: &Client, id: &str, method: &str) -> http::Answer {
     http::send(Method::POST, &client.url, client.headers_for(method, None), body).await
 }
 
-const OK: &str = r#"{"jsonrpc":"2.0","id":@ID@,"result":{"resultType":"complete","content":[{"type":"text","text":"fine"}]}}"#;
+const OK: &str =
+    r#"{"jsonrpc":"2.0","id":@ID@,"result":{"resultType":"complete","content":[{"type":"text","text":"fine"}]}}"#;
 
 #[tokio::test]
 async fn a_list_that_can_be_read_in_two_ways_is_an_error_and_audited() {
@@ -82,7 +83,8 @@ async fn a_list_that_can_be_read_in_two_ways_is_an_error_and_audited() {
             }
         }
     }
-    let line = stage.toolgate.audited("it is audited", |line| line["reason"].as_str().is_some_and(|it| it.contains("twice")));
+    let line =
+        stage.toolgate.audited("it is audited", |line| line["reason"].as_str().is_some_and(|it| it.contains("twice")));
     assert_eq!(line.await["error_code"], -31003);
 }
 
@@ -102,10 +104,17 @@ async fn a_request_whose_mode_or_method_stands_twice_is_refused_and_audited() {
             let bytes = if server == "http" { event(&asked) + &event(OK) } else { format!("{asked}\n{OK}") };
             let answer = stage.replayed(&ada, &bytes).await;
 
-            assert!(!answer.to_string().contains("elicitation") && !answer.to_string().contains("sampling"), "{answer}");
+            assert!(
+                !answer.to_string().contains("elicitation") && !answer.to_string().contains("sampling"),
+                "{answer}"
+            );
         }
     }
-    let refused = |line: &Value| line["event"] == "server_request" && line["decision"] == "deny" && line["reason"] == "it can be read in two ways";
+    let refused = |line: &Value| {
+        line["event"] == "server_request"
+            && line["decision"] == "deny"
+            && line["reason"] == "it can be read in two ways"
+    };
     stage.toolgate.audited("the refusal is audited", refused).await;
     assert!(stage.hostile.arrivals.contain("it can be read in two ways"), "the server is told");
 }
@@ -120,8 +129,9 @@ async fn what_an_answer_asks_is_checked_whatever_its_form() {
         (r#"{},"inputRequests":{"a":{"method":"sampling/createMessage"}}"#, -31003),
         (r#"{"a":{"method":"sampling/createMessage"}}"#, -31001),
     ] {
-        let message =
-            format!(r#"{{"jsonrpc":"2.0","id":@ID@,"result":{{"resultType":"input_required","inputRequests":{requests}}}}}"#);
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","id":@ID@,"result":{{"resultType":"input_required","inputRequests":{requests}}}}}"#
+        );
         for bytes in [message.clone(), event(&message)] {
             let answer = stage.replayed(&ada, &bytes).await;
             assert_eq!(answer.response()["error"]["code"], code, "{answer}");
@@ -182,7 +192,10 @@ async fn an_id_that_is_still_unanswered_is_refused_in_its_session() {
         let body = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"never","arguments":{}}}"#;
         let (url, headers) = (ada.url.clone(), ada.headers());
         let waiting = tokio::spawn(async move { http::open(Method::POST, &url, headers, body).await });
-        stage.toolgate.audited("the call is on its way", |line| line["target"] == "never" && line["server"] == server).await;
+        stage
+            .toolgate
+            .audited("the call is on its way", |line| line["target"] == "never" && line["server"] == server)
+            .await;
 
         for id in ["7", "7.0", "\"7\""] {
             with_id(&ada, id, "ping").await.refused(400, -32600, "still unanswered");
@@ -206,8 +219,7 @@ async fn an_answer_whose_id_had_several_purposes_is_dropped() {
         assert_eq!(with_id(&ada, id, "ping").await.status, 200);
     }
     let pong = r#"{"jsonrpc":"2.0","id":2,"result":{}}"#;
-    let events: Vec<String> =
-        ["1", "1.0", "\"1\"", "2", "3"].iter().map(|id| event(&list.replace("ID", id))).collect();
+    let events: Vec<String> = ["1", "1.0", "\"1\"", "2", "3"].iter().map(|id| event(&list.replace("ID", id))).collect();
     stage.answer("GET", &(events.concat() + &event(pong)));
 
     let rest = http::send(Method::GET, &ada.url, ada.headers(), "").await;

@@ -45,11 +45,46 @@ async fn prompts_and_resources_are_filtered_and_refused_alike() {
         let read = ada.request("resources/read", json!({"uri": "replay://doc"})).await.result();
         assert_eq!(read["contents"][0]["text"], "read");
         ada.request("prompts/get", json!({"name": "secret_prompt"})).await.refused(200, -32602, "unknown prompt");
-        for uri in ["secret://doc", "replay://../secret", "replay://a%2e%2e/b"] {
+        for uri in ["secret://doc", "replay://../secret", "replay://..%2fsecret", "replay://a%00/secret"] {
             ada.request("resources/read", json!({"uri": uri})).await.refused(200, missing, "unknown resource");
         }
     }
     assert!(!hostile.arrivals.contain("secret"), "{:?}", hostile.arrivals.messages());
+}
+
+#[tokio::test]
+async fn a_resource_is_decided_by_what_its_uri_names_and_read_by_its_bytes() {
+    let hostile = Hostile::start(&[]);
+    let rules = json!([
+        {"effect": "Allow", "servers": ["h"], "resources": ["*"]},
+        {"effect": "Deny", "servers": ["h"], "resources": ["https://h:443/key/*", "file://localhost/etc/*", "repo://acme/caf\u{e9}/*"]},
+    ]);
+    let folder = Folder::new().remote("h", &hostile.server.url).role("reader", "engineering", &rules);
+    let toolgate = Toolgate::start(folder).await;
+    let ada = toolgate.legacy("h", "ada").await;
+    for uri in [
+        "https://h/key/a",
+        "HTTPS://h.:443/x/../key/a",
+        "https://h/x%2F..%2Fkey/a",
+        "file:///etc/passwd",
+        "file:///etc//passwd",
+        "repo://acme/caf%c3%a9/a",
+        "repo://acme/caf\u{e9}/a",
+        "repo://acme/%0a",
+    ] {
+        ada.request("resources/read", json!({"uri": uri})).await.refused(200, -32002, "unknown resource");
+    }
+    assert!(!hostile.arrivals.contain("resources/read"), "{:?}", hostile.arrivals.messages());
+    for uri in [
+        "repo://acme/a%2Fb",
+        "REPO://acme/./a%2Eb",
+        "https://H:443/a%5Cb",
+        "repo://acme/100%25",
+        "file://localhost/a b",
+    ] {
+        ada.request("resources/read", json!({"uri": uri})).await.result();
+        assert!(hostile.arrivals.contain(&format!("\"{uri}\"")), "{uri}: {:?}", hostile.arrivals.messages());
+    }
 }
 
 #[tokio::test]

@@ -63,8 +63,12 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>) -> Option<()> {
             json(hello, "mcp-session-id: s\r\n").into_bytes()
         } else if head.first.starts_with("DELETE") {
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()
-        } else if !(asks("tools/list") || asks("tools/call") || asks("prompts/list") || asks("resources/list")
-            || asks("ping") || head.first.starts_with("GET"))
+        } else if !(asks("tools/list")
+            || asks("tools/call")
+            || asks("prompts/list")
+            || asks("resources/list")
+            || asks("ping")
+            || head.first.starts_with("GET"))
         {
             b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()
         } else {

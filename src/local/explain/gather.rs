@@ -195,7 +195,7 @@ fn call(
         if let Err(error) = json::check(arguments) {
             return fail(format!("--arguments is not acceptable JSON: {error}"));
         }
-        if json::members(arguments).is_none() {
+        if !arguments.trim_start().starts_with('{') {
             return fail("--arguments must be a JSON object, as in '{\"path\": \"drafts/a.md\"}'".to_owned());
         }
     }
@@ -307,6 +307,8 @@ fn reason(reason: &Reason) -> String {
         Reason::Argument { path, permitted } => format!("{path} is not permitted; permitted: {permitted}"),
         Reason::Condition => "the `when` of every rule that would allow it is false or failed".to_owned(),
         Reason::Time => "the time window of every rule that would allow it is closed".to_owned(),
-        Reason::UnsafeUri => "the URI has dot segments or encoded `/` or `.`".to_owned(),
+        Reason::UnsafeUri => {
+            "the URI is no valid one, or a server may read it as another one that no rule allows".to_owned()
+        }
     }
 }

@@ -208,11 +208,94 @@ fn resources_are_judged_by_uri_and_without_arguments() {
     );
     assert_eq!(decide(&policy, Item::Resource("repo://acme/a/b"), None).verdict, Verdict::Allow);
     assert_eq!(decide(&policy, Item::Resource("repo://acme/secret/b"), None).reason, Reason::DenyRule);
-    let unsafe_uri = decide(&policy, Item::Resource("repo://acme/a/../secret/b"), None);
+    assert_eq!(decide(&policy, Item::Resource("repo://acme/a/../secret/b"), None).reason, Reason::DenyRule);
+    let unsafe_uri = decide(&policy, Item::Resource("repo://acme/a%00"), None);
     assert_eq!((unsafe_uri.verdict, unsafe_uri.reason), (Verdict::Unknown, Reason::UnsafeUri));
     let read = decide(&policy, Item::Resource("mem:x"), Some(r#"{"a": "x"}"#));
     assert_eq!(read.verdict, Verdict::Unknown, "reading a resource has no arguments");
     assert!(!visible(&policy, Item::Resource("mem:x")));
+}
+
+/// A caller who may read what `allow` names and `deny` does not.
+fn reader(allow: &[&str], deny: &[&str]) -> Policy {
+    let rules = json!([{"effect": "Allow", "resources": allow}, {"effect": "Deny", "resources": deny}]);
+    of_dev(json!([]), rules)
+}
+
+#[test]
+fn a_deny_holds_in_every_spelling_of_its_uris() {
+    for (deny, uri) in [
+        ("file:///etc/*", "file://localhost/etc/passwd"),
+        ("file://localhost/etc/*", "file:///etc/passwd"),
+        ("https://h/admin/*", "https://h:443/admin/x"),
+        ("https://h:443/admin/*", "https://h/admin/x"),
+        ("https://h/admin/*", "https://h./admin/x"),
+        ("https://h./admin/*", "HTTPS://H/admin/x"),
+        ("file:///my docs/*", "file:///my%20docs/x"),
+        ("file:///my%20docs/*", "file:///my docs/x"),
+        ("repo://acme/café/*", "repo://acme/caf%C3%A9/x"),
+        ("repo://acme/caf%c3%a9/*", "repo://acme/café/x"),
+        ("repo://acme/secret/*", "repo://acme/pub%2F..%2Fsecret/x"),
+        ("repo://acme/secret/*", "repo://acme/secret%252Fx"),
+        ("repo://acme/secret/*", "repo://acme/secret%5Cx"),
+        ("file:///etc/passwd", "file:///etc//passwd"),
+    ] {
+        let policy = reader(&["*"], &[deny]);
+        assert_eq!(decide(&policy, Item::Resource(uri), None).reason, Reason::DenyRule, "{deny} {uri}");
+        assert!(!visible(&policy, Item::Resource(uri)), "{deny} {uri}");
+    }
+}
+
+#[test]
+fn honest_uris_with_escapes_are_allowed_where_everything_is() {
+    let policy = reader(&["*"], &[]);
+    for uri in
+        ["repo://acme/feature%2Fx", "repo://acme/a%2Eb", "file:///a%5Cb", "x://h/100%25", "x://h/a%252Fb", "x://h/%FF"]
+    {
+        assert_eq!(decide(&policy, Item::Resource(uri), None).verdict, Verdict::Allow, "{uri}");
+    }
+    for uri in ["x://h/a%0Ab", "x://h/a\u{7f}b", "x://h/%2525252Fb"] {
+        assert_eq!(decide(&policy, Item::Resource(uri), None).reason, Reason::UnsafeUri, "{uri}");
+    }
+}
+
+#[test]
+fn every_reading_of_a_uri_needs_a_rule_that_allows_it() {
+    let uri = Item::Resource("repo://acme/feature%2Fx/readme");
+    let encoded = "repo://acme/feature%2fx/*";
+    let decision = decide(&reader(&[encoded], &[]), uri, None);
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Unknown, Reason::UnsafeUri));
+    let policy = of_dev(
+        json!([]),
+        json!([
+            {"effect": "Allow", "resources": [encoded]},
+            {"effect": "Allow", "resources": ["repo://acme/feature/x/*"]},
+        ]),
+    );
+    assert_eq!(decide(&policy, uri, None).verdict, Verdict::Allow, "also by two rules");
+}
+
+proptest::proptest! {
+    #[test]
+    fn two_spellings_of_one_uri_are_decided_alike(
+        (one, two, glob) in crate::policy::uri::tests::twins(), deny: bool, cut in 0..3_usize,
+    ) {
+        let glob = glob.replace('\\', "/");
+        let glob = match cut {
+            0 => glob,
+            1 => format!("{}*", glob.rsplit_once('/').map_or("", |(folder, _)| folder)),
+            _ => format!("*{}", glob.get(glob.len() - 1..).unwrap_or_default()),
+        };
+        let loaded = Policy::load(snapshot(json!([]), json!([{
+            "name": "dev", "subjects": [{"kind": "User", "issuer": "corp", "name": "ada"}],
+            "rules": [{"effect": "Allow", "resources": [if deny { "*" } else { &glob }]},
+                      {"effect": "Deny", "resources": if deny { vec![&glob] } else { Vec::new() }}],
+        }])));
+        let Ok(policy) = loaded else { return Ok(()) };
+        let both = [&one, &two].map(|uri| decide(&policy, Item::Resource(uri), None));
+        proptest::prop_assert_eq!(&both[0], &both[1], "{} and {} under {}", one, two, glob);
+        proptest::prop_assert!(cut != 0 || (both[0].verdict == Verdict::Allow) != deny, "{} under {}", one, glob);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use jiff::civil::Time;
 use super::{Report, argument};
 use crate::api::conditions::reason;
 use crate::api::{self, McpRole, RoleRule};
-use crate::policy::check::{check_condition, check_glob, check_time_zone};
+use crate::policy::check::{check_condition, check_glob, check_time_zone, check_uri_glob};
 use crate::policy::snapshot::{Effect, Rule, TimeWindow, ToolSelector};
 use crate::policy::world::{ObjectRef, ServerRule};
 
@@ -117,7 +117,8 @@ impl<'a> Parser<'a> {
     fn globs(&mut self, member: &str, globs: &[String]) -> Vec<String> {
         let mut kept = Vec::with_capacity(globs.len());
         for (position, glob) in globs.iter().enumerate() {
-            match check_glob(glob) {
+            let checked = if member == "resources" { check_uri_glob(glob) } else { check_glob(glob) };
+            match checked {
                 Ok(()) => kept.push(glob.clone()),
                 Err(why) => {
                     self.broken(&format!("/{member}/{position}"), reason::INVALID_GLOB, &why);

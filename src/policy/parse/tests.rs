@@ -85,7 +85,7 @@ fn a_broken_part_takes_an_allow_rule_out_and_broadens_a_deny_rule() {
         (json!({"tools": ["read_file", "{a"]}), "/tools/1", "InvalidGlob"),
         (json!({"servers": ["files", "{a"]}), "/servers/1", "InvalidGlob"),
         (json!({"prompts": ["{a"]}), "/prompts/0", "InvalidGlob"),
-        (json!({"resources": ["{a"]}), "/resources/0", "InvalidGlob"),
+        (json!({"resources": ["https://h:*/x"]}), "/resources/0", "InvalidGlob"),
         (json!({"toolSelector": {}}), "/toolSelector", "InvalidSelector"),
         (json!({"serverSelector": {"matchLabels": {}}}), "/serverSelector", "InvalidSelector"),
         (json!({"servers": []}), "", "IncompleteRule"),

@@ -63,7 +63,7 @@ pub(super) fn decide(world: &World, question: &Question) -> Expected {
             None if server.registration == Registration::Declared => return unknown,
             None => Some(None),
         },
-        OwnedItem::Resource(uri) if uri.contains("/../") => return unknown,
+        OwnedItem::Resource(uri) if readings(uri).is_empty() => return unknown,
         _ => None,
     };
     let open = matches!(question.item, OwnedItem::Tool(_) | OwnedItem::Prompt(_));
@@ -83,13 +83,18 @@ pub(super) fn decide(world: &World, question: &Question) -> Expected {
     }
     let of = |effect| rules.iter().filter(move |(_, rule)| rule.effect == effect);
     let denied = of(Effect::Deny).any(|(_, rule)| whole(rule, &scene) != Some(false));
-    let allowing = of(Effect::Allow).filter(|(_, rule)| whole(rule, &scene) == Some(true));
-    let first = allowing.map(|(role, rule)| (role.clone(), rule.index)).min();
+    let allowing = || of(Effect::Allow).filter(|(_, rule)| whole(rule, &scene) == Some(true));
+    // Each reading of a URI needs a rule that allows it; it need not be the same.
+    let read_as: &[&str] = if let OwnedItem::Resource(uri) = question.item { readings(uri) } else { &[] };
+    let every = |all: &dyn Fn(&str) -> bool| read_as.iter().all(|reading| all(reading));
+    let allowed = every(&|reading| allowing().any(|(_, rule)| resource(rule, reading)));
+    let first = allowing().map(|(role, rule)| (role.clone(), rule.index)).min().filter(|_| allowed);
     let hidden = of(Effect::Deny).any(|(_, rule)| {
         let fixed = !open || (rule.arguments.is_empty() && conjuncts(rule).iter().all(|(dynamic, _)| !dynamic));
         fixed && whole(rule, &scene) != Some(false)
     });
-    let shown = of(Effect::Allow).any(|(_, rule)| possible(rule, &scene));
+    let shown = of(Effect::Allow).any(|(_, rule)| possible(rule, &scene))
+        && every(&|reading| of(Effect::Allow).any(|(_, rule)| possible(rule, &scene) && resource(rule, reading)));
     let visible = shown && !hidden;
     match first {
         Some(rule) if !denied => Expected { verdict: Verdict::Allow, visible, rule: Some(rule) },
@@ -167,11 +172,38 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// By example: every way to read the URIs of the vocabulary, in the spelling that RFC 3986 prefers.
+fn readings(uri: &str) -> &[&str] {
+    match uri {
+        "repo://acme/../a" => &["repo://acme/a"],
+        "REPO://acme/%62/./c" => &["repo://acme/b/c"],
+        "repo://acme/b%2fc" => &["repo://acme/b%2Fc", "repo://acme/b/c"],
+        "repo://other/x%2F..%2Fa" => &["repo://other/x%2F..%2Fa", "repo://other/a"],
+        "repo://acme/b%252Fc\u{1}" => &[],
+        "repo://acme/a" => &["repo://acme/a"],
+        "repo://acme/b/c" => &["repo://acme/b/c"],
+        "repo://other/a" => &["repo://other/a"],
+        "mem:x" => &["mem:x"],
+        other => panic!("no such URI: {other}"),
+    }
+}
+
+/// Whether a rule names a resource in this reading.
+fn resource(rule: &Rule, reading: &str) -> bool {
+    let spelled =
+        |pattern: &str| if pattern == "Repo://acme/%62%2fc" { "repo://acme/b%2Fc" } else { pattern }.to_owned();
+    rule.resources.iter().any(|pattern| glob(&spelled(pattern), reading))
+}
+
 /// By example: which globs of the vocabulary are about some, and about all, of what a template expands to.
 fn template(effect: Effect, pattern: &str, template: &str) -> bool {
     let (some, every): (&[&str], &[&str]) = match template {
-        "repo://{owner}/{name}" => (&["*", "repo://acme/*", "repo://*/a", "repo://acme/b/c"], &["*"]),
-        "repo://acme/{+path}" => (&["*", "repo://acme/*", "repo://*/a", "repo://acme/b/c"], &["*", "repo://acme/*"]),
+        "repo://{owner}/{name}" => {
+            (&["*", "repo://acme/*", "repo://*/a", "repo://acme/b/c", "Repo://acme/%62%2fc"], &["*"])
+        }
+        "repo://acme/{+path}" => {
+            (&["*", "repo://acme/*", "repo://*/a", "repo://acme/b/c", "Repo://acme/%62%2fc"], &["*", "repo://acme/*"])
+        }
         "mem:{id}" => (&["*", "mem:?"], &["*"]),
         "repo://{owner}/b/c" => (&["*", "repo://acme/*", "repo://acme/b/c"], &["*"]),
         other => panic!("no such template: {other}"),
@@ -185,7 +217,7 @@ fn names(rule: &Rule, scene: &Scene<'_>) -> bool {
             rule.tools.iter().any(|pattern| glob(pattern, name)) || selects(rule, scene.tool.flatten())
         }
         OwnedItem::Prompt(name) => rule.prompts.iter().any(|pattern| glob(pattern, name)),
-        OwnedItem::Resource(uri) => rule.resources.iter().any(|pattern| glob(pattern, uri)),
+        OwnedItem::Resource(uri) => readings(uri).iter().any(|reading| resource(rule, reading)),
         OwnedItem::Template(text) => rule.resources.iter().any(|pattern| template(rule.effect, pattern, text)),
     }
 }

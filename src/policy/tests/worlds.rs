@@ -19,8 +19,18 @@ pub(super) const NOWS: [&str; 4] =
     ["2026-01-05T09:30:00Z", "2026-01-05T23:30:00Z", "2026-01-06T01:00:00Z", "2026-01-11T12:00:00Z"];
 const TOOLS: [&str; 5] = ["get_x", "set_x", "del_x", "get_y", "put"];
 const TOOL_GLOBS: [&str; 6] = ["*", "get_*", "?et_x", "{del,set}_x", "put", "none"];
-const URIS: [&str; 5] = ["repo://acme/a", "repo://acme/b/c", "repo://other/a", "repo://acme/../a", "mem:x"];
-const URI_GLOBS: [&str; 5] = ["*", "repo://acme/*", "repo://*/a", "mem:?", "repo://acme/b/c"];
+const URIS: [&str; 9] = [
+    "repo://acme/a",
+    "repo://acme/b/c",
+    "repo://other/a",
+    "repo://acme/../a",
+    "mem:x",
+    "REPO://acme/%62/./c",
+    "repo://acme/b%2fc",
+    "repo://other/x%2F..%2Fa",
+    "repo://acme/b%252Fc\u{1}",
+];
+const URI_GLOBS: [&str; 6] = ["*", "repo://acme/*", "repo://*/a", "mem:?", "repo://acme/b/c", "Repo://acme/%62%2fc"];
 /// Templates, and URIs that they expand to.
 pub(super) const TEMPLATES: [(&str, &[&str]); 4] = [
     ("repo://{owner}/{name}", &["repo://acme/a", "repo://other/a"]),
