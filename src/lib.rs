@@ -14,6 +14,7 @@
 //! src/shim/      runs inside a stdio server's container, for the gateway beside it
 //! src/wire/      the policy stream's protocol and the signed form of a snapshot
 //! src/telemetry/ logs, metrics (every name once), traces
+//! src/json.rs    PURE  where two readers of one JSON text may disagree
 //! ```
 //! `policy::Snapshot` is the one seam between those who declare policy and the gateway that enforces it:
 //!
@@ -38,6 +39,7 @@ pub mod api;
 pub mod controllers;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod json;
 #[cfg(feature = "operator")]
 pub mod kubernetes;
 #[cfg(feature = "cli")]

@@ -3,36 +3,13 @@
 //! A value is compared as it is; nothing is coerced. JSON has one type of number, so `1e2` equals 100; a decimal is
 //! read as the nearest IEEE 754 double, as servers do, and compared with an integer without rounding it further.
 
-use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use super::snapshot::{ArgumentRule, Scalar};
 use super::truth::Truth;
-
-/// The arguments of one call: parsed when first asked for, once.
-pub(super) struct Arguments<'a> {
-    text: Option<&'a str>,
-    parsed: OnceCell<Option<Value>>,
-}
-
-impl<'a> Arguments<'a> {
-    /// Absent arguments are an empty object, as servers read them.
-    pub(super) fn new(text: Option<&'a str>) -> Self {
-        Self { text, parsed: OnceCell::new() }
-    }
-
-    /// The arguments as an object; `None` if they are anything else, which no condition can judge.
-    pub(super) fn object(&self) -> Option<&Value> {
-        let parse = || match self.text {
-            None => Some(Value::Object(Map::new())),
-            Some(text) => serde_json::from_str(text).ok().filter(Value::is_object),
-        };
-        self.parsed.get_or_init(parse).as_ref()
-    }
-}
 
 /// Checks the syntax of a JSON pointer (RFC 6901 section 3).
 pub(super) fn check_pointer(pointer: &str) -> Result<(), String> {
@@ -288,12 +265,5 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert_eq!(check_pointer("/a~0b/~1c/0"), Ok(()));
-    }
-
-    #[test]
-    fn arguments_that_are_no_object_cannot_be_judged() {
-        assert!(Arguments::new(Some("[1]")).object().is_none());
-        assert!(Arguments::new(Some("{")).object().is_none());
-        assert_eq!(Arguments::new(None).object(), Some(&json!({})));
     }
 }

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use super::truth::Truth;
 use rewrite::Rewritten;
-use values::Need;
+pub(super) use values::Need;
 
 /// Longest source, in bytes.
 const SOURCE_BYTES: usize = 1 << 10;
@@ -138,6 +138,11 @@ impl Conjunct {
     /// Whether it reads nothing but `identity`, so that neither a call nor the time changes it.
     pub(super) fn reads_identity_alone(&self) -> bool {
         self.needs.keys().all(|variable| *variable == "identity")
+    }
+
+    /// What of the arguments it reads, if it does.
+    pub(super) fn of_arguments(&self) -> Option<&Need> {
+        self.needs.get("arguments")
     }
 }
 

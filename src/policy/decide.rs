@@ -11,9 +11,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::arguments::{self, Arguments};
+use super::arguments;
 use super::condition::Inputs;
 use super::glob::Template;
+use super::input::Arguments;
 use super::load::{Policy, SubjectView};
 use super::rule::{self, CompiledRule, Facts, Miss, Subject};
 use super::snapshot::{Effect, Lifecycle, Registration, Tool};
@@ -22,13 +23,16 @@ use super::uri;
 /// Longest name of a tool or prompt that is looked at, in bytes; a longer one is unknown.
 const NAME_BYTES: usize = 1 << 10;
 
+/// What is wrong with arguments that cannot be judged, for [`Reason::Unclear`].
+pub const UNCLEAR: &str = "keys that differ only in case, or half of a surrogate pair, stand where a rule reads";
+
 /// What a caller wants to use, and with which arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// The thing.
     pub item: Item<'a>,
     /// JSON text of `params.arguments`, if any. It is parsed only when a candidate rule reads it. The caller has
-    /// already refused duplicate keys and nesting beyond the limit. Absent arguments count as an empty object; for
+    /// already refused repeated keys and nesting beyond the limit. Absent arguments count as an empty object; for
     /// resources it is ignored, because reading one has no arguments.
     pub arguments: Option<&'a str>,
 }
@@ -53,7 +57,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The rule that decided, if one did.
     pub rule: Option<RuleRef>,
-    /// Why, for audit and `explain`; only [`Reason::Argument`] may be told to a caller.
+    /// Why, for audit and `explain`; only [`Reason::Argument`] and [`Reason::Unclear`] may be told to a
+    /// caller.
     pub reason: Reason,
 }
 
@@ -97,6 +102,11 @@ pub enum Reason {
         /// What is permitted there, as a phrase: `one of "a", "b"`, `below /srv/data`, `at most 10`.
         permitted: String,
     },
+    /// The arguments may be read in two ways where a rule reads them: [`UNCLEAR`].
+    Unclear {
+        /// JSON pointer to the object or string; empty for the arguments themselves.
+        path: String,
+    },
     /// A rule would allow but for its `when`.
     Condition,
     /// A rule would allow at another time.
@@ -128,6 +138,11 @@ impl Policy {
         let facts = facts(view, &located, &arguments, now);
         let (mut allow, mut missing) = (None, located.subject.readings());
         for rule in self.candidates(&located) {
+            // Whatever its effect: what cannot be judged is refused.
+            if let Some(path) = rule.unclear(&arguments) {
+                let verdict = self.refusal(&located, &facts, call.item);
+                return Decision { verdict, rule: Some(rule.reference.clone()), reason: Reason::Unclear { path } };
+            }
             match rule.effect {
                 Effect::Deny if rule.applies(&facts) => {
                     let verdict = self.refusal(&located, &facts, call.item);

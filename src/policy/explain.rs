@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::arguments::{self, Arguments};
-use super::decide::{Call, Decision, Item, Reason, RuleRef, Verdict, facts};
+use super::arguments;
+use super::decide::{Call, Decision, Item, Reason, RuleRef, UNCLEAR, Verdict, facts};
 use super::identity::Identity;
+use super::input::Arguments;
 use super::load::Policy;
 use super::rule::{self, CompiledRule, Facts, Subject};
 use super::snapshot::Effect;
@@ -59,11 +60,20 @@ pub fn explain(policy: &Policy, identity: Option<&Identity>, call: &Call<'_>, no
     };
     let arguments = Arguments::new(call.arguments.filter(|_| rule::has_arguments(call.item)));
     let facts = facts(&view, &located, &arguments, now);
+    // Rules that allow some readings of a URI allow nothing while one is left.
+    let allows = |rule: &&CompiledRule| rule.effect == Effect::Allow && rule.applies(&facts);
+    let allowed = policy.candidates(&located).filter(allows).fold(0, |all, rule| all | rule.named(&located.subject));
+    let left = matches!(call.item, Item::Resource(_)) && allowed != located.subject.readings();
     let report = |rule: &CompiledRule| RuleReport {
         rule: rule.reference.clone(),
         effect: rule.effect,
-        matched: if open { rule.applies_to_lists(&facts) } else { rule.applies(&facts) },
-        because: because(rule, &facts, open),
+        matched: match rule.unclear(&arguments) {
+            Some(_) => rule.effect == Effect::Deny,
+            None if left && rule.effect == Effect::Allow => false,
+            None if open => rule.applies_to_lists(&facts),
+            None => rule.applies(&facts),
+        },
+        because: read_as(rule, &located.subject) + &because(rule, &facts, open),
     };
     let rules: Vec<RuleReport> = policy.candidates(&located).map(report).collect();
     let decision = if open { shown(policy, &rules, call.item, &view, now) } else { policy.decide(&view, call, now) };
@@ -148,8 +158,23 @@ fn shown(
     }
 }
 
+/// Which reading of a URI an Allow rule leaves to others, or a Deny rule is about; empty where there is one reading.
+fn read_as(rule: &CompiledRule, subject: &Subject<'_>) -> String {
+    let Subject::Resource(readings) = subject else { return String::new() };
+    let (named, wanted) = (rule.named(subject), u8::from(rule.effect == Effect::Deny));
+    let odd = readings.iter().enumerate().find(|(bit, _)| (named >> bit) & 1 == wanted);
+    match odd.filter(|(bit, _)| rule.effect == Effect::Allow || *bit > 0) {
+        None => String::new(),
+        Some((_, reading)) if wanted == 1 => format!("a server may read the URI as {reading}; "),
+        Some((_, reading)) => format!("not about {reading}, as a server may read the URI; "),
+    }
+}
+
 /// Why a rule matched or not. `open`: the arguments are not known yet.
 fn because(rule: &CompiledRule, facts: &Facts<'_>, open: bool) -> String {
+    if let Some(path) = rule.unclear(facts.arguments) {
+        return format!("cannot be judged: at {path:?} {UNCLEAR}");
+    }
     let mut fails = Vec::new();
     let mut depends = Vec::new();
     let matters = |truth: Truth| match rule.effect {

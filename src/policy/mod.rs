@@ -16,6 +16,7 @@ pub mod explain;
 pub mod extent;
 mod glob;
 pub mod identity;
+mod input;
 pub mod load;
 #[cfg(feature = "api")]
 pub mod parse;

@@ -6,10 +6,11 @@
 
 use serde_json::Value;
 
-use super::arguments::{self, Arguments};
+use super::arguments;
 use super::condition::{Condition, Conjunct, Inputs};
 use super::decide::{Item, RuleRef};
 use super::glob::{Glob, Template};
+use super::input::Arguments;
 use super::snapshot::{Annotations, ArgumentRule, Effect, Rule, Tool, ToolSelector};
 use super::truth::Truth;
 use super::window::Window;
@@ -172,6 +173,14 @@ impl CompiledRule {
     /// Whether the rule has conditions that depend on the arguments.
     pub(super) fn is_dynamic(&self) -> bool {
         !self.arguments.is_empty() || self.conjuncts().any(Conjunct::is_dynamic)
+    }
+
+    /// Where the rule reads arguments that a server may read otherwise, as a JSON pointer.
+    pub(super) fn unclear(&self, arguments: &Arguments<'_>) -> Option<String> {
+        let by_path = || self.arguments.iter().find_map(|condition| arguments.unclear_at(&condition.path));
+        let by_when =
+            || self.conjuncts().filter_map(Conjunct::of_arguments).find_map(|need| arguments.unclear_in(need));
+        if self.is_dynamic() { by_path().or_else(by_when) } else { None }
     }
 
     /// Whether the rule applies to this call.

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::MODERN;
-use crate::support::{Client, Hostile, Toolgate, http};
+use crate::support::{Client, Folder, Hostile, Toolgate, http};
 
 struct Case {
     hostile: Hostile,
@@ -54,6 +54,36 @@ impl Case {
 }
 
 #[tokio::test]
+async fn arguments_that_no_rule_reads_reach_the_server_as_they_came() {
+    let case = Case::start().await;
+    for arguments in [r#"{"Accept":1,"accept":{"x":"\ud800"}}"#, r#"{"\udfff":"\ud83d","a":"\ud83d\ude00"}"#] {
+        case.post(Case::call(arguments)).await; // The fixture itself may refuse half a surrogate pair.
+        assert!(case.hostile.arrivals.contain(arguments), "{:?}", case.hostile.arrivals.messages());
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_a_server_may_read_otherwise_are_refused_where_a_rule_reads_them() {
+    let hostile = Hostile::start(&[]);
+    let path = json!([{"path": "/path", "in": ["a"]}]);
+    let rules = json!([{"effect": "Allow", "servers": ["h"], "tools": ["ok"], "arguments": path}]);
+    let folder = Folder::new().remote("h", &hostile.server.url).role("some", "engineering", &rules);
+    let toolgate = Toolgate::start(folder).await;
+    let client = toolgate.modern("h", "ada");
+    let send = async |arguments: &str| {
+        let headers = client.headers_for("tools/call", Some("ok"));
+        http::send(Method::POST, &client.url, headers, Case::call(arguments)).await
+    };
+    for arguments in [r#"{"path":"a","Path":"b"}"#, r#"{"x":1,"X":2,"path":"a"}"#, r#"{"path":"\ud800"}"#] {
+        send(arguments).await.refused(200, -31001, "where a rule reads");
+        assert!(!hostile.arrivals.contain(arguments), "{arguments}");
+    }
+    let elsewhere = r#"{"path":"a","other":{"x":1,"X":"2"}}"#;
+    assert!(send(elsewhere).await.text().starts_with("ok"));
+    assert!(hostile.arrivals.contain(elsewhere));
+}
+
+#[tokio::test]
 async fn malformed_messages_are_refused_by_kind_and_never_reach_the_server() {
     let case = Case::start().await;
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
@@ -84,6 +114,21 @@ async fn malformed_messages_are_refused_by_kind_and_never_reach_the_server() {
             400,
             -32700,
             "name",
+        ),
+        ("duplicate argument", Case::call(r#"{"x":{"a":1,"\u0061":2}}"#).into(), 400, -32700, "duplicate"),
+        (
+            "name in another case",
+            good.replacen("\"name\":\"ok\"", "\"name\":\"ok\",\"Name\":\"secret\"", 1).into(),
+            400,
+            -32700,
+            "case",
+        ),
+        (
+            "half a pair in a name",
+            good.replacen("\"name\":\"ok\"", "\"name\":\"\\ud800\"", 1).into(),
+            400,
+            -32700,
+            "half",
         ),
         ("batch", format!("[{good}]").into(), 400, -32600, ""),
         ("a number", "1".into(), 400, -32600, ""),

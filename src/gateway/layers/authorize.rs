@@ -16,6 +16,7 @@ use crate::gateway::protocol::json::{self, items, members, range_in, splice};
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::Class;
 use crate::gateway::upstream::Upstream;
+use crate::policy::decide::UNCLEAR;
 use crate::policy::snapshot::{Registration, Tool};
 use crate::policy::{Call, Decision, Identity, Item, Policy, Reason, Verdict};
 
@@ -245,6 +246,10 @@ fn decide(asked: &Asked<'_>, call: &Call<'_>, shown: (&str, &str), record: &mut 
                 .with("path", path)
                 .with("permitted", permitted)
         }
+        (Verdict::Deny, Reason::Unclear { path }) => {
+            let place = if path.is_empty() { "the arguments" } else { path.as_str() };
+            Reject::denied(format!("refused by policy: in {place} {UNCLEAR}")).with("path", path)
+        }
         (Verdict::Deny, _) => Reject::denied(format!("refused by policy: this use of the {what} is not allowed")),
         (Verdict::Allow | Verdict::Unknown, _) => Reject::unknown(what, name, asked.era),
     })
@@ -253,6 +258,7 @@ fn decide(asked: &Asked<'_>, call: &Call<'_>, shown: (&str, &str), record: &mut 
 fn reason_text(decision: &Decision) -> String {
     match &decision.reason {
         Reason::Argument { path, .. } => format!("Argument {path}"),
+        Reason::Unclear { path } => format!("Unclear {path}"),
         other => format!("{other:?}"),
     }
 }

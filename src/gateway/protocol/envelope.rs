@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Unclear, present};
 use super::json::{self, range_in};
+use super::strict;
 
 /// A parsed message. Cheap to clone: everything is shared.
 #[derive(Clone, Debug)]
@@ -82,10 +83,11 @@ const MEMBERS: [&str; 6] = ["jsonrpc", "method", "id", "params", "result", "erro
 const PARAMETERS: [&str; 8] = ["name", "uri", "taskId", "arguments", "_meta", "ref", "notifications", "task"];
 
 impl Envelope {
-    /// Parses one message from a client: strict about duplicate keys and depth at every level.
+    /// Parses one message from a client: strict about duplicate keys and depth at every level, and about all that the
+    /// gateway reads (`strict`).
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(&body).map_err(|_| Invalid::Parse("the body is not UTF-8".to_owned()))?;
-        json::check(text).map_err(|error| Invalid::Parse(error.to_string()))?;
+        strict::check_message(text).map_err(|error| Invalid::Parse(error.to_string()))?;
         let mut fields = Fields::look_into(text)?;
         if let Some(unclear) = fields.unclear.take() {
             return Err(Invalid::Params(fields.raw_id(text), unclear.to_string()));

@@ -1,11 +1,12 @@
 //! Bounded JSON: one strict pass over untrusted text, and byte ranges instead of values.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub use crate::json::same_folded;
 
 /// Nesting beyond this is refused, in messages from either side.
 pub const MAX_DEPTH: u32 = 64;
@@ -15,25 +16,17 @@ pub const MAX_DEPTH: u32 = 64;
 #[error("{0}")]
 pub struct Malformed(String);
 
+impl From<serde_json::Error> for Malformed {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Checks that `text` is one JSON value with at most [`MAX_DEPTH`] levels and no object with a repeated key, escaped
 /// or not: a second parser behind us must not be able to read another value than we judged. Keys that differ only in
 /// case count as repeated, because Go's `encoding/json` takes either for a field.
 pub fn check(text: &str) -> Result<(), Malformed> {
-    let mut parser = serde_json::Deserializer::from_str(text); // Its own recursion limit, 128, is beyond ours.
-    Strict { depth: 0 }
-        .deserialize(&mut parser)
-        .and_then(|()| parser.end())
-        .map_err(|error| Malformed(error.to_string()))
-}
-
-/// Whether two keys are the same to a reader that ignores case.
-pub fn same_folded(one: &str, other: &str) -> bool {
-    if one.is_ascii() && other.is_ascii() { one.eq_ignore_ascii_case(other) } else { folded(one) == folded(other) }
-}
-
-/// Simple case folding by way of upper case, which maps U+017F to `s` and U+212A to `k` as Go does.
-fn folded(key: &str) -> String {
-    key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    super::strict::check_all(text)
 }
 
 /// Where `part` lies in `whole`. `part` must be a slice of `whole`.
@@ -104,86 +97,6 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
             }
         }
         deserializer.deserialize_str(Text)
-    }
-}
-
-/// Visits everything once and keeps nothing.
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: u32,
-}
-
-impl Strict {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth = self.depth + 1;
-        if depth > MAX_DEPTH {
-            Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
-        } else {
-            Ok(Self { depth })
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = ();
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        while seq.next_element_seed(inner)?.is_some() {}
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        /// Objects up to this size are searched, larger ones hashed.
-        const FEW: usize = 16;
-        let inner = self.deeper()?;
-        let (mut few, mut many): (Vec<Cow<'de, str>>, HashSet<String>) = (Vec::new(), HashSet::new());
-        while let Some(Key(key)) = map.next_key()? {
-            let repeated = if many.is_empty() {
-                few.iter().any(|known| same_folded(known, &key))
-            } else {
-                many.contains(&folded(&key))
-            };
-            if repeated {
-                return Err(A::Error::custom(format_args!("duplicate key {key:?} (case does not count)")));
-            }
-            if few.len() < FEW {
-                few.push(key);
-            } else {
-                if many.is_empty() {
-                    many.extend(few.iter().map(|known| folded(known)));
-                }
-                many.insert(folded(&key));
-            }
-            map.next_value_seed(inner)?;
-        }
-        Ok(())
     }
 }
 

@@ -18,4 +18,5 @@ pub mod list_changed;
 pub mod meta;
 pub mod methods;
 pub mod sse;
+pub mod strict;
 pub mod trace;

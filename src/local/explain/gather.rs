@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::gateway::protocol::json;
+use crate::gateway::protocol::strict;
+use crate::policy::decide::UNCLEAR;
 use crate::policy::explain::{Reach, RuleReport, explain};
 use crate::policy::snapshot::{Effect, Registration, Role, Snapshot, Subject, Target};
 use crate::policy::world::Key;
@@ -192,7 +193,7 @@ fn call(
     let fail = |message: String| Err(ExplainError::Question(message));
     if let Some(arguments) = &question.arguments {
         // The gateway refuses such a call before policy sees it.
-        if let Err(error) = json::check(arguments) {
+        if let Err(error) = strict::check_arguments(arguments) {
             return fail(format!("--arguments is not acceptable JSON: {error}"));
         }
         if !arguments.trim_start().starts_with('{') {
@@ -305,6 +306,7 @@ fn reason(reason: &Reason) -> String {
         Reason::NoRule => "no rule of these roles is about it".to_owned(),
         Reason::DenyRule => "a Deny rule matches".to_owned(),
         Reason::Argument { path, permitted } => format!("{path} is not permitted; permitted: {permitted}"),
+        Reason::Unclear { path } => format!("{}: {UNCLEAR}", if path.is_empty() { "the arguments" } else { path }),
         Reason::Condition => "the `when` of every rule that would allow it is false or failed".to_owned(),
         Reason::Time => "the time window of every rule that would allow it is closed".to_owned(),
         Reason::UnsafeUri => {

@@ -15,7 +15,7 @@ const TEXT_BYTES: usize = 256 << 10;
 
 /// Which parts of a variable a conjunct reads.
 #[derive(Debug, PartialEq)]
-pub(super) enum Need {
+pub(in crate::policy) enum Need {
     /// Only these fields.
     Fields(BTreeMap<String, Self>),
     /// Everything below.
@@ -30,7 +30,7 @@ impl Default for Need {
 
 impl Need {
     /// Adds a path.
-    pub(super) fn add(&mut self, path: &[String]) {
+    pub(in crate::policy) fn add(&mut self, path: &[String]) {
         match (&mut *self, path) {
             (Self::All, _) => {}
             (_, []) => *self = Self::All,

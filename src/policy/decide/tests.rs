@@ -349,3 +349,45 @@ fn arguments_are_not_parsed_unless_a_rule_reads_them() {
     let view = policy.subject(None);
     assert!(!policy.visible(&view, Item::Tool("x"), now()), "no token, no anonymous role");
 }
+
+#[test]
+fn arguments_with_two_readings_are_refused_where_a_rule_reads_them_and_nowhere_else() {
+    let odd = r#"{"env":"dev","Env":"prod"}"#;
+    let halved = r#"{"env":"dev","note":"\ud800"}"#;
+    let below = r#"{"env":"dev","headers":{"Accept":1,"accept":2}}"#;
+    for (rules, refused) in [
+        (json!([{"effect": "Allow", "tools": ["x"]}]), &[][..]),
+        (json!([{"effect": "Allow", "tools": ["x"], "arguments": [{"path": "/env", "in": ["dev"]}]}]), &[odd]),
+        (
+            json!([{"effect": "Allow", "tools": ["x"]},
+                   {"effect": "Deny", "tools": ["x"], "arguments": [{"path": "/env", "in": ["prod"]}]}]),
+            &[odd],
+        ),
+        (json!([{"effect": "Allow", "tools": ["x"], "when": "arguments.env == 'dev'"}]), &[odd]),
+        (json!([{"effect": "Allow", "tools": ["x"], "when": "size(arguments) > 0"}]), &[odd, halved, below]),
+        (
+            json!([{"effect": "Allow", "tools": ["x"]},
+                   {"effect": "Deny", "tools": ["x"], "when": "arguments.headers.via == 'x'"}]),
+            &[odd, below],
+        ),
+        (json!([{"effect": "Allow", "tools": ["x"], "when": "arguments.note != 'x' || true"}]), &[odd, halved]),
+    ] {
+        let policy = of_dev(json!(["x"]), rules.clone());
+        for arguments in [odd, halved, below] {
+            let decision = decide(&policy, Item::Tool("x"), Some(arguments));
+            let unclear = matches!(decision.reason, Reason::Unclear { .. });
+            assert_eq!(unclear, refused.contains(&arguments), "{rules} {arguments}: {decision:?}");
+            assert!(!unclear || decision.verdict == Verdict::Deny, "{rules} {arguments}: {decision:?}");
+        }
+    }
+}
+
+#[test]
+fn what_reads_arguments_of_another_tool_does_not_count() {
+    let policy = of_dev(
+        json!(["x", "y"]),
+        json!([{"effect": "Allow", "tools": ["x"]}, {"effect": "Deny", "tools": ["y"], "when": "size(arguments) > 0"}]),
+    );
+    let odd = Some(r#"{"a":1,"A":"\udfff"}"#);
+    assert_eq!(decide(&policy, Item::Tool("x"), odd).verdict, Verdict::Allow);
+}

@@ -93,3 +93,31 @@ fn a_tool_that_is_not_declared_has_no_rules_to_report() {
     let explanation = explain(&sample(), Some(&ada(json!({}))), &call, now());
     assert_eq!((explanation.decision.reason, explanation.rules), (Reason::NotDeclared, Vec::new()));
 }
+
+#[test]
+fn a_rule_says_how_else_a_uri_may_be_read() {
+    let policy = of_dev(
+        json!([]),
+        json!([
+            {"effect": "Allow", "resources": ["repo://acme/a%2fb/*"]},
+            {"effect": "Deny", "resources": ["repo://acme/a/b/*"]},
+        ]),
+    );
+    let call = Call { item: Item::Resource("repo://acme/a%2Fb/x"), arguments: None };
+    let explanation = explain(&policy, Some(&ada(json!({}))), &call, now());
+    assert_eq!(
+        lines(&explanation),
+        [
+            "0 Allow false not about repo://acme/a/b/x, as a server may read the URI; no conditions",
+            "1 Deny true a server may read the URI as repo://acme/a/b/x; no conditions",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_cannot_be_sure_of_its_arguments_says_so() {
+    let explanation = explained(Some(r#"{"path": "/data/x", "Path": "/etc"}"#));
+    assert_eq!(explanation.decision.reason, Reason::Unclear { path: String::new() });
+    let line = format!("1 Allow false cannot be judged: at \"\" {UNCLEAR}");
+    assert_eq!(lines(&explanation)[0], line);
+}
