@@ -98,6 +98,15 @@ impl Condition {
         self.conjuncts.iter().any(|conjunct| conjunct.needs.contains_key(variable))
     }
 
+    /// Whether some conjunct reads the scopes of the caller.
+    pub(super) fn reads_scopes(&self) -> bool {
+        self.conjuncts.iter().any(|conjunct| match conjunct.needs.get("identity") {
+            Some(Need::All) => true,
+            Some(Need::Fields(fields)) => fields.contains_key("scopes"),
+            None => false,
+        })
+    }
+
     /// Judges one conjunct. `Unknown` is an error: a missing key or variable, another type, an overflow, too much.
     pub(super) fn judge(&self, conjunct: &Conjunct, inputs: &Inputs<'_>) -> Truth {
         let mut scope = self.functions.new_inner_scope();

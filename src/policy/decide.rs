@@ -182,19 +182,25 @@ impl Policy {
         if !Arc::ptr_eq(&view.policy, self.hash()) && view.policy != *self.hash() {
             return Err(Reason::NoRule); // Resolved under another policy: it grants nothing here.
         }
-        let all = |subject| Located {
-            subject,
-            rules: &view.candidates.all,
-            exact: false,
-            declared_variable: None,
-            undeclared_variable: None,
-        };
+        self.find(&view.candidates.all, |position| view.candidates.of_tool(position), item, now)
+    }
+
+    /// Finds the thing, and which of these rules to ask. `of_tool` has those that name the declared tool at a position.
+    pub(super) fn find<'a>(
+        &'a self,
+        rules: &'a [u32],
+        of_tool: impl FnOnce(usize) -> &'a [u32],
+        item: Item<'a>,
+        now: Timestamp,
+    ) -> Result<Located<'a>, Reason> {
+        let all =
+            |subject| Located { subject, rules, exact: false, declared_variable: None, undeclared_variable: None };
         match item {
             Item::Tool(name) | Item::Prompt(name) if name.len() > NAME_BYTES => Err(Reason::NoRule),
             Item::Tool(name) => match self.declared(name) {
                 Some((position, tool)) if is_in_use(tool, now) => Ok(Located {
                     subject: Subject::Tool(name, Some(tool)),
-                    rules: view.candidates.of_tool(position),
+                    rules: of_tool(position),
                     exact: true,
                     declared_variable: self.tool_variable(position),
                     undeclared_variable: None,
@@ -274,7 +280,16 @@ pub(super) fn facts<'a>(
     arguments: &'a Arguments<'a>,
     now: Timestamp,
 ) -> Facts<'a> {
-    let identity = view.candidates.identity.as_ref();
+    facts_of(view.candidates.identity.as_ref(), located, arguments, now)
+}
+
+/// What rules are judged on, for a caller with this variable `identity`.
+pub(super) fn facts_of<'a>(
+    identity: Option<&'a Value>,
+    located: &'a Located<'a>,
+    arguments: &'a Arguments<'a>,
+    now: Timestamp,
+) -> Facts<'a> {
     let tool = located.declared_variable.or(located.undeclared_variable.as_ref());
     Facts { inputs: Inputs { identity, arguments: None, tool, now }, arguments }
 }

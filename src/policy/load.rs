@@ -33,10 +33,10 @@ pub struct Policy {
     /// Beside `snapshot.tools`: the variable `tool`, if some condition reads it.
     variables: Vec<Option<Value>>,
     /// Beside `snapshot.tools`: positions of the rules that name the tool, ascending.
-    rules_of_tools: Vec<Vec<u32>>,
+    pub(super) rules_of_tools: Vec<Vec<u32>>,
     /// By name of the role, then index: the order in which the first match is looked for.
     pub(super) rules: Vec<CompiledRule>,
-    roles: Roles,
+    pub(super) roles: Roles,
 }
 
 /// Why a snapshot cannot be enforced. The last good one stays in force.
@@ -230,7 +230,7 @@ fn exposed_name(tool: &Tool) -> &str {
 }
 
 /// The variable `identity`.
-fn identity_variable(identity: &Identity) -> Value {
+pub(super) fn identity_variable(identity: &Identity) -> Value {
     let Identity { issuer, subject, groups, scopes, claims } = identity;
     json!({"issuer": issuer, "subject": subject, "groups": groups, "scopes": scopes, "claims": claims})
 }

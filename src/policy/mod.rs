@@ -24,6 +24,7 @@ mod possible;
 mod retain;
 mod roles;
 mod rule;
+mod scopes;
 pub mod snapshot;
 mod truth;
 mod uri;

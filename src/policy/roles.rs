@@ -61,6 +61,21 @@ impl Roles {
         self.names.get(position)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The roles that the role at a position inherits directly.
+    pub(super) fn inherited(&self, position: usize) -> &[usize] {
+        self.inherits.get(position).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The roles that callers of an issuer with this scope have, but for those inherited.
+    pub(super) fn of_scope(&self, issuer: &str, scope: &str) -> &[usize] {
+        self.issuers.get(issuer).and_then(|s| s.scopes.get(scope)).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// For every role, whether the caller has it, directly or because a role of theirs inherits it.
     pub(super) fn of(&self, identity: Option<&Identity>) -> Vec<bool> {
         let mut pending = match identity {

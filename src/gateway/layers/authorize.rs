@@ -18,7 +18,7 @@ use crate::gateway::protocol::methods::Class;
 use crate::gateway::upstream::Upstream;
 use crate::policy::decide::UNCLEAR;
 use crate::policy::snapshot::{Registration, Tool};
-use crate::policy::{Call, Decision, Identity, Item, Policy, Reason, Verdict};
+use crate::policy::{Call, Decision, Item, Reason, Verdict};
 
 /// Leave to send one message, bound to its final bytes.
 pub(in crate::gateway) struct Permit {
@@ -266,19 +266,7 @@ fn reason_text(decision: &Decision) -> String {
 /// Scopes that would make the call allowed, if a rule of this policy reads scopes at all.
 fn missing_scopes(asked: &Asked<'_>, call: &Call<'_>, now: Timestamp) -> Option<Vec<String>> {
     let identity = &asked.caller.verified.as_ref()?.identity;
-    let policy: &Policy = &asked.force.policy;
-    let allowed_with = |scopes: Vec<String>| {
-        let richer = Identity { scopes, ..identity.clone() };
-        policy.decide(&policy.subject(Some(&richer)), call, now).verdict == Verdict::Allow
-    };
-    let lacking: Vec<&String> = asked.force.scopes.iter().filter(|scope| !identity.scopes.contains(scope)).collect();
-    let with =
-        |more: &[&String]| -> Vec<String> { identity.scopes.iter().chain(more.iter().copied()).cloned().collect() };
-    // One scope that suffices is a better answer than all that are missing.
-    if let Some(scope) = lacking.iter().find(|scope| allowed_with(with(&[scope]))) {
-        return Some(vec![(*scope).clone()]);
-    }
-    (lacking.len() > 1 && allowed_with(with(&lacking))).then(|| lacking.into_iter().cloned().collect())
+    asked.force.policy.missing_scopes(identity, &asked.force.scopes, call, now)
 }
 
 /// Completion tells what values an argument may have: only for things that the caller sees.
