@@ -175,13 +175,11 @@ fn glob(pattern: &str, text: &str) -> bool {
 /// By example: every way to read the URIs of the vocabulary, in the spelling that RFC 3986 prefers.
 fn readings(uri: &str) -> &[&str] {
     match uri {
-        "repo://acme/../a" => &["repo://acme/a"],
-        "REPO://acme/%62/./c" => &["repo://acme/b/c"],
         "repo://acme/b%2fc" => &["repo://acme/b%2Fc", "repo://acme/b/c"],
         "repo://other/x%2F..%2Fa" => &["repo://other/x%2F..%2Fa", "repo://other/a"],
         "repo://acme/b%252Fc\u{1}" => &[],
-        "repo://acme/a" => &["repo://acme/a"],
-        "repo://acme/b/c" => &["repo://acme/b/c"],
+        "repo://acme/a" | "repo://acme/../a" => &["repo://acme/a"],
+        "repo://acme/b/c" | "REPO://acme/%62/./c" => &["repo://acme/b/c"],
         "repo://other/a" => &["repo://other/a"],
         "mem:x" => &["mem:x"],
         other => panic!("no such URI: {other}"),

@@ -219,16 +219,10 @@ impl Marks {
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let mark = [(&self.one, One), (&self.many, Many)];
-            match mark.into_iter().find_map(|(mark, token)| Some((rest.strip_prefix(mark.as_str())?, token))) {
-                Some((after, token)) => {
-                    tokens.push(token);
-                    rest = after;
-                }
-                None => {
-                    tokens.push(Char(c));
-                    rest = rest.get(c.len_utf8()..).unwrap_or_default();
-                }
-            }
+            let found = mark.into_iter().find_map(|(mark, token)| Some((rest.strip_prefix(mark.as_str())?, token)));
+            let (after, token) = found.unwrap_or_else(|| (rest.get(c.len_utf8()..).unwrap_or_default(), Char(c)));
+            tokens.push(token);
+            rest = after;
         }
         tokens
     }
