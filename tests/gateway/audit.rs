@@ -127,18 +127,19 @@ async fn a_line_has_the_status_and_code_that_the_caller_got_also_for_what_the_se
         ("sampling", json!({}), 200, None, "ok"),
         ("absent", json!({}), 200, Some(-32602), "error"),
     ];
+    let mut calls: Vec<&str> = Vec::new();
     for client in [&modern, &legacy] {
         for (tool, arguments, status, code, outcome) in &cases {
             if *tool == "sampling" && client.version == MODERN {
                 continue; // It has no requests from servers.
             }
-            let before = toolgate.audit().len();
             let answer = client.call(tool, arguments.clone()).await;
             let error = answer.response()["error"]["code"].as_i64();
             assert_eq!((answer.status, error), (*status, *code), "{tool}: {answer}");
-            let line =
-                until(tool, || toolgate.audit().split_off(before).into_iter().find(|line| line["event"] == "request"))
-                    .await;
+            let of_tool = |line: &Value| line["event"] == "request" && line["target"] == **tool;
+            let earlier = calls.iter().filter(|earlier| *earlier == tool).count();
+            calls.push(*tool);
+            let line = until(tool, || toolgate.audit().into_iter().filter(of_tool).nth(earlier)).await;
             assert_eq!(said(&line), (*status, *code), "{tool}: {line}");
             assert_eq!(line["outcome"], *outcome, "{tool}: {line}");
         }
@@ -307,4 +308,48 @@ async fn a_cancellation_reaches_a_server_over_http_only_for_ones_own_running_req
     assert_eq!(ada.post(cancel("mine")).await.status, 202);
     until("it arrives", || hostile.arrivals.contain("notifications/cancelled").then_some(())).await;
     drop(running);
+}
+
+#[tokio::test]
+async fn what_a_task_asks_has_its_line_and_another_callers_task_is_not_told() {
+    let hostile = Hostile::start(&[]);
+    let toolgate = hostile.behind_gateway().await;
+    let capabilities = json!({"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let ada = Client { capabilities, ..toolgate.modern("h", "ada") };
+    let task = json!({"resultType": "task", "taskId": "mine", "status": "working", "ttlMs": null,
+        "createdAt": "2026-01-01T00:00:00Z", "lastUpdatedAt": "2026-01-01T00:00:00Z"});
+    std::fs::write(hostile.replay.join("task"), format!(r#"{{"jsonrpc":"2.0","id":@ID@,"result":{task}}}"#)).unwrap();
+    ada.call("replay", json!({"replay": "task"})).await.result();
+    let meta = r#""_meta":{"io.modelcontextprotocol/subscriptionId":@ID@}"#;
+    let told = |task: &str, method: &str| {
+        format!(
+            r#"data: {{"jsonrpc":"2.0","method":"notifications/tasks","params":{{{meta},"taskId":"{task}","status":"input_required","inputRequests":{{"a":{{"method":"{method}","params":{{}}}}}}}}}}"#
+        )
+    };
+    let events = [
+        format!(
+            r#"data: {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{meta},"notifications":{{"taskIds":["mine"]}}}}}}"#
+        ),
+        told("another", "elicitation/create"),
+        told("mine", "sampling/createMessage"),
+        told("mine", "elicitation/create"),
+        format!(r#"data: {{"jsonrpc":"2.0","id":@ID@,"result":{{"resultType":"complete",{meta}}}}}"#),
+    ];
+    std::fs::write(hostile.replay.join("subscriptions_listen"), events.map(|event| event + "\n\n").concat()).unwrap();
+
+    let answer = ada.request("subscriptions/listen", json!({"notifications": {"taskIds": ["mine"]}})).await;
+
+    let text = answer.to_string();
+    assert!(text.contains(r#""taskId":"mine""#) && !text.contains("another") && !text.contains("sampling"), "{text}");
+    let lines = until("both questions are recorded", || {
+        let lines = toolgate.audit().into_iter().filter(|line| line["event"] == "server_request");
+        let said = |line: Value| [line["method"].clone(), line["decision"].clone()];
+        let lines: Vec<_> = lines.map(said).collect();
+        (lines.len() >= 2).then_some(lines)
+    })
+    .await;
+    assert_eq!(
+        lines,
+        [[json!("sampling/createMessage"), json!("deny")], [json!("elicitation/create"), json!("allow")]]
+    );
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::input_round::FORBIDDEN;
 use super::list_changes::Subscription;
 use super::listed::shown;
 use super::pending::Awaited;
@@ -208,10 +209,12 @@ impl Delivery {
     fn check_error(&self, message: &Envelope) -> Result<(), Reject> {
         let asks =
             inputs::asks_for_url(message.text()).map_err(|unclear| garbage(&format!("in its error {unclear}")))?;
-        if asks && self.current().0.policy.snapshot().server_requests.elicitation != Elicitation::FormAndUrl {
-            return Err(not_asked("elicitation/create"));
+        if !asks {
+            return Ok(());
         }
-        Ok(())
+        let allowed = self.current().0.policy.snapshot().server_requests.elicitation == Elicitation::FormAndUrl;
+        self.record_question("elicitation/create", (!allowed).then_some(FORBIDDEN))?;
+        if allowed { Ok(()) } else { Err(not_asked("elicitation/create")) }
     }
 
     /// The final answer to a request: what the client gets, and how it counts.

@@ -49,6 +49,15 @@ fn asked_in(object: &str) -> Result<Option<&RawValue>, Unclear> {
     inputs::check(requests)
 }
 
+/// What is said of a notification that asks its caller what policy forbids.
+pub(in crate::gateway) const ASKS: &str = "it asks what policy does not let this server ask";
+
+/// What a notification about a task asks of its caller.
+pub(in crate::gateway) fn asked_of(message: &Envelope) -> Option<&RawValue> {
+    let tells = message.kind == Kind::Notification && message.method == TASKS;
+    message.params().filter(|_| tells).and_then(|params| asked_in(params).ok().flatten())
+}
+
 /// Judges a request or a notification from a server.
 pub(in crate::gateway) fn judge(
     message: &Envelope,
@@ -63,13 +72,6 @@ pub(in crate::gateway) fn judge(
         return if message.kind == Kind::Request { Fate::Refuse(UNCLEAR) } else { Fate::Drop(UNCLEAR) };
     }
     match message.kind {
-        Kind::Notification if message.method == TASKS => {
-            let asked = message.params().and_then(|params| asked_in(params).ok().flatten());
-            match asked.and_then(|asked| forbidden_input(requests, asked)) {
-                None => Fate::Pass,
-                Some(_) => Fate::Drop("it asks what policy does not let this server ask"),
-            }
-        }
         Kind::Notification => match methods::notice_from_server(&message.method) {
             Some(Notice::Plain) => Fate::Pass,
             Some(Notice::ResourceUpdated) => {
@@ -82,7 +84,11 @@ pub(in crate::gateway) fn judge(
             Some(Notice::Task) => {
                 let now = Timestamp::now();
                 let served = message.task.as_deref().is_some_and(|task| tasks.serves(task, caller, force, now));
-                if served { Fate::Pass } else { Fate::Drop("it is about a task that is not the caller's") }
+                match asked_of(message).and_then(|asked| forbidden_input(requests, asked)) {
+                    _ if !served => Fate::Drop("it is about a task that is not the caller's"),
+                    Some(_) => Fate::Drop(ASKS),
+                    None => Fate::Pass,
+                }
             }
             None => Fate::Drop("the notification is unknown"),
         },

@@ -15,7 +15,16 @@ use crate::gateway::upstream::{Reached, UpstreamError};
 
 const ANSWERS: &str = "inputResponses";
 
+/// Why a question was refused.
+pub(super) const FORBIDDEN: &str = "policy does not let this server ask that";
+
 impl Delivery {
+    /// Records one question. One that cannot be recorded must not reach the caller.
+    pub(super) fn record_question(&self, method: &str, refused: Option<&str>) -> Result<(), Reject> {
+        let recorded = self.record.input_request(method, refused);
+        recorded.map_err(|Busy| Reject::not_ready("the audit log cannot take another record").reached(Reached::Yes))
+    }
+
     /// Records what a result asks of the caller. A question that policy forbids or that cannot be recorded must not
     /// reach the caller, and neither does the rest of the result.
     pub(super) fn record_input_requests(&self, requests: &RawValue) -> Result<(), Reject> {
@@ -36,12 +45,10 @@ impl Delivery {
             asked.push(method.clone()); // What cannot be read as questions was refused all the same.
         }
         for method in &asked {
-            let refused = forbidden.as_ref().map(|forbidden| {
-                if forbidden == method { "policy does not let this server ask that" } else { "the result was refused" }
-            });
-            self.record
-                .input_request(method, refused)
-                .map_err(|Busy| Reject::not_ready("the audit log cannot take another record").reached(Reached::Yes))?;
+            let refused = forbidden
+                .as_ref()
+                .map(|forbidden| if forbidden == method { FORBIDDEN } else { "what it came with was refused" });
+            self.record_question(method, refused)?;
         }
         match forbidden {
             None => Ok(()),

@@ -271,6 +271,12 @@ impl State {
                 fate = Fate::Refuse("it cannot be recorded"); // What cannot be audited does not happen.
             }
         }
+        if matches!(fate, Fate::Pass | Fate::Drop(from_server::ASKS))
+            && let Some(requests) = from_server::asked_of(message)
+            && delivery.record_input_requests(requests).is_err()
+        {
+            fate = Fate::Drop("what it asks is not allowed, or cannot be recorded");
+        }
         match fate {
             Fate::Pass if message.method == ACKNOWLEDGED => {
                 let acknowledged = self.changes.as_mut().and_then(|changes| changes.acknowledged(message.text()));
