@@ -50,7 +50,10 @@ pub fn events(bytes: &[u8]) -> Vec<Event> {
 /// "UTF-8 decode": one byte order mark goes.
 pub fn decode(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    }
 }
 
 /// Lines that have an end: CRLF, LF or CR.

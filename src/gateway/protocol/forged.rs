@@ -19,6 +19,7 @@ pub(super) struct Forged {
 
 /// An object or array that is open.
 #[derive(Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each answers a question of its own.
 struct Open {
     is_object: bool,
     /// It is the value of a key `_meta`.
