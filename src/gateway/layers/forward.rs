@@ -41,34 +41,30 @@ impl Sending<'_> {
         if let Some(session) = self.session {
             session.life.note(&message);
         }
-        let name = headers::named(&message).map(str::to_owned);
+        let mut travelling = travelling(&self.head.headers, self.era);
+        if let Some(name) = travelling.get_mut(NAME)
+            && let Some(body) = headers::named(&message)
+            && let Some(encoded) = headers::encode(body)
+        {
+            *name = encoded; // The body's name may have been rewritten since the two were compared.
+        }
         let message = match &trace {
             None => message,
-            Some(trace) => trace::put(message, &trace.traceparent, trace.tracestate.as_deref()),
+            Some(trace) => {
+                set_trace(&mut travelling, trace);
+                trace::put(message, &trace.traceparent, trace.tracestate.as_deref())
+            }
         };
-        self.exchange(Verb::Post(message), || {
-            let mut travelling = travelling(&self.head.headers, self.era);
-            if let Some(slot) = travelling.get_mut(NAME)
-                && let Some(encoded) = name.as_deref().and_then(headers::encode)
-            {
-                *slot = encoded; // The body's name may have been rewritten since the two were compared.
-            }
-            if let Some(trace) = &trace {
-                set_header(&mut travelling, TRACE_PARENT, Some(&trace.traceparent));
-                set_header(&mut travelling, TRACE_STATE, trace.tracestate.as_deref());
-            }
-            travelling
-        })
-        .await
+        self.exchange(Verb::Post(message), travelling, trace.as_ref()).await
     }
 
     /// Sends what concerns a session as a whole: the client's answer to a request of the server (the session has seen
     /// that it was asked), or the opening of the session's stream.
     pub(in crate::gateway) async fn in_session(&self, verb: Verb) -> Result<Reply, Reject> {
-        self.exchange(verb, || travelling(&self.head.headers, Era::Legacy)).await
+        self.exchange(verb, travelling(&self.head.headers, Era::Legacy), None).await
     }
 
-    /// The headers for a session's stream, whenever it is opened again.
+    /// The headers for what is sent again: the stream of a new session is not resumed.
     pub(in crate::gateway) fn stream_headers(&self) -> HeaderMap {
         let mut headers = travelling(&self.head.headers, Era::Legacy);
         headers.remove(LAST_EVENT);
@@ -94,14 +90,14 @@ impl Sending<'_> {
 
     /// One exchange. Where the server's side of its session is gone, nothing was done: the session is begun anew and the
     /// message sent again, once.
-    async fn exchange(&self, verb: Verb, headers: impl Fn() -> HeaderMap) -> Result<Reply, Reject> {
+    async fn exchange(&self, verb: Verb, headers: HeaderMap, trace: Option<&Outgoing>) -> Result<Reply, Reject> {
         let Some(session) = self.session else {
-            let sent = exchange(self.endpoint, self.caller, None, self.era, headers(), verb).await;
+            let sent = exchange(self.endpoint, self.caller, None, self.era, headers, verb).await;
             return sent.map_err(|error| self.failed(error));
         };
         let again = Again::of(&verb);
         let upstream = session.life.upstream();
-        let sent = exchange(self.endpoint, self.caller, Some(session), self.era, headers(), verb).await;
+        let sent = exchange(self.endpoint, self.caller, Some(session), self.era, headers, verb).await;
         let Some(loss) = lost(&sent) else { return sent.map_err(|error| self.failed(error)) };
         if !replay::is_on(self.endpoint) {
             self.endpoint.sessions.remove(&session.id);
@@ -114,8 +110,10 @@ impl Sending<'_> {
             Again::Post(bytes) => Verb::Post(Envelope::parse_trusting(bytes)?),
         };
         self.anew(session).begin(upstream, loss).await?;
-        let mut headers = headers();
-        headers.remove(LAST_EVENT); // The server's new session knows no event of the old one.
+        let mut headers = self.stream_headers(); // Its new session knows no event of the old one.
+        if let Some(trace) = trace {
+            set_trace(&mut headers, trace);
+        }
         let sent = exchange(self.endpoint, self.caller, Some(session), self.era, headers, verb).await;
         match lost(&sent) {
             None => sent.map_err(|error| self.failed(error)),
@@ -161,6 +159,11 @@ fn lost(sent: &Result<Reply, UpstreamError>) -> Option<Loss> {
         Ok(reply) if reply.status == StatusCode::NOT_FOUND => Some(Loss::Forgotten),
         Ok(_) | Err(_) => None,
     }
+}
+
+fn set_trace(headers: &mut HeaderMap, trace: &Outgoing) {
+    set_header(headers, TRACE_PARENT, Some(&trace.traceparent));
+    set_header(headers, TRACE_STATE, trace.tracestate.as_deref());
 }
 
 fn set_header(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {

@@ -182,23 +182,23 @@ impl From<UpstreamError> for Failed {
 }
 
 impl Anew {
-    /// Begins the session anew, once for all who found that `lost`, the server's id of it, is gone. Goes on to its end
+    /// Begins the session anew, once for all who found that `former`, the server's id of it, is gone. Goes on to its end
     /// though its caller may not wait for it: what is half begun would be nobody's.
-    pub(in crate::gateway) async fn begin(self, lost: Arc<str>, loss: Loss) -> Result<(), Reject> {
+    pub(in crate::gateway) async fn begin(self, former: Arc<str>, loss: Loss) -> Result<(), Reject> {
         let ended = || Reject::not_ready("the gateway is stopping");
         let closing = self.endpoint.closing.clone();
-        let task = tokio::spawn(async move { closing.run_until_cancelled(self.run(&lost, loss)).await });
+        let task = tokio::spawn(async move { closing.run_until_cancelled(self.run(&former, loss)).await });
         task.await.ok().flatten().unwrap_or_else(|| Err(ended()))
     }
 
-    async fn run(&self, lost: &Arc<str>, loss: Loss) -> Result<(), Reject> {
+    async fn run(&self, former: &Arc<str>, loss: Loss) -> Result<(), Reject> {
         let came = Instant::now();
         let life = &self.session.life;
         let mut attempt = life.attempt.lock().await;
         if life.is_over() {
             return Err(Reject::no_session());
         }
-        if *life.upstream() != **lost {
+        if *life.upstream() != **former {
             return Ok(()); // Somebody else was quicker.
         }
         if let Some((_, reject)) = attempt.failed.as_ref().filter(|(at, _)| *at >= came) {

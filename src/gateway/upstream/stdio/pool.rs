@@ -209,22 +209,26 @@ impl Pool {
     /// forgotten with this answer: no other child knows what that one knew.
     pub(super) fn session(&self, id: &Arc<str>, caller: Option<&Arc<str>>) -> Result<Seat, UpstreamError> {
         let mut table = self.table.lock();
-        let shared = table.pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get().cloned());
-        let session = table.sessions.get_mut(id).filter(|session| session.caller.as_ref() == caller);
+        let Table { sessions, pooled } = &mut *table;
+        let session = sessions.get_mut(id).filter(|session| session.caller.as_ref() == caller);
         let session = session.ok_or(UpstreamError::NoSession)?;
         session.used = Instant::now();
-        let (running, is_pooled, loss) = match &session.at {
-            At::Own(running) => (Some(running.clone()), false, running.child.loss()),
+        let found = match &session.at {
+            At::Own(running) if running.child.has_ended() => Err(running.child.loss()),
+            At::Own(running) => Ok((running.clone(), false)),
             At::Shared(joined) => {
-                let same = shared.filter(|running| std::ptr::eq(Arc::as_ptr(&running.child), joined.as_ptr()));
-                (same, true, Loss::Ended)
+                let shared = pooled.get(&self.key(None, Era::Legacy)).and_then(|slot| slot.get());
+                let is_same = |running: &&Arc<Running>| {
+                    std::ptr::eq(Arc::as_ptr(&running.child), joined.as_ptr()) && !running.child.has_ended()
+                };
+                shared.filter(is_same).map(|running| (running.clone(), true)).ok_or(Loss::Ended)
             }
-            At::Lost(loss) => (None, false, *loss),
+            At::Lost(loss) => Err(*loss),
         };
-        match running.filter(|running| !running.child.has_ended()) {
-            Some(running) => Ok(Seat { running, owner: Owner::Session(id.clone()), is_pooled }),
-            None => {
-                table.sessions.remove(id);
+        match found {
+            Ok((running, is_pooled)) => Ok(Seat { running, owner: Owner::Session(id.clone()), is_pooled }),
+            Err(loss) => {
+                sessions.remove(id);
                 Err(UpstreamError::Lost(loss))
             }
         }
