@@ -2,12 +2,16 @@
 //!
 //! Owns the gateway's own conversation with a server. Decides nothing, and shows nobody what it finds.
 
+mod page;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
@@ -15,8 +19,9 @@ use super::protocol::definition;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::{Era, LEGACY, MODERN};
 use super::protocol::headers::{METHOD, VERSION};
-use super::protocol::json::check;
+use super::protocol::json::{check, range_in};
 use super::upstream::{Content, Outbound, Reply, Upstream, UpstreamError, Verb};
+use page::{Entry, Fault, Response};
 
 /// The answer of one server to `initialize` (or `server/discover`) and its lists, all pages.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +68,12 @@ const PAGES: usize = 100;
 const ENTRIES: usize = 10_000;
 /// All answers together, in bytes.
 const BYTES: usize = 64 << 20;
+/// Names and descriptions of one list that are kept, in bytes.
+const KEPT: usize = 8 << 20;
+/// Longest description that is kept, in characters.
+const DESCRIPTION: usize = 1024;
+/// Largest definition of a tool that has a digest, and largest greeting, in bytes: each is read as a value.
+const DEFINITION: usize = 1 << 20;
 /// One exchange. Longer than `limits::UPSTREAM_START` and the end of a child, so that the reason is told.
 const EXCHANGE: Duration = Duration::from_secs(45);
 /// Longest error text of a server that is repeated, in characters.
@@ -92,7 +103,7 @@ pub async fn ask(upstream: &Upstream, digests: Digests) -> Result<Catalogue, Ups
     };
     let mut talk = Talk::new(upstream, Era::Modern, digests);
     match talk.request("server/discover", Map::new()).await {
-        Ok(greeting) => talk.read(&greeting).await,
+        Ok(greeting) => talk.read(&greeting.small()?).await,
         Err(Failure::Refused { .. } | Failure::Upstream(UpstreamError::LegacyOnly | UpstreamError::Garbage(_))) => {
             Err(UpstreamError::Garbage(format!("it refused initialize: {refusal}")))
         }
@@ -127,6 +138,28 @@ impl From<UpstreamError> for Failure {
     }
 }
 
+/// The result of a request, in the message that it came in.
+struct Answer {
+    text: Bytes,
+    result: Range<usize>,
+}
+
+impl Answer {
+    /// As JSON text.
+    fn text(&self) -> Result<&str, UpstreamError> {
+        let text = self.text.get(self.result.clone()).and_then(|text| std::str::from_utf8(text).ok());
+        text.ok_or_else(|| garbage("it is not UTF-8"))
+    }
+
+    /// As a value, where it is one that cannot be large.
+    fn small(&self) -> Result<Value, UpstreamError> {
+        match self.text()? {
+            text if text.len() > DEFINITION => Err(UpstreamError::TooLarge(DEFINITION)),
+            text => serde_json::from_str(text).map_err(|error| garbage(&error.to_string())),
+        }
+    }
+}
+
 impl<'a> Talk<'a> {
     fn new(upstream: &'a Upstream, era: Era, digests: Digests) -> Self {
         let version = if era == Era::Modern { MODERN } else { "" }; // A legacy one is not agreed yet.
@@ -136,7 +169,7 @@ impl<'a> Talk<'a> {
     async fn initialize(&mut self) -> Result<Value, Failure> {
         let params = json!({ "protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": info() });
         let Value::Object(params) = params else { return Err(garbage("params").into()) };
-        let greeting = self.request("initialize", params).await?;
+        let greeting = self.request("initialize", params).await?.small()?;
         let version = greeting.get("protocolVersion").and_then(Value::as_str).unwrap_or_default();
         version.clone_into(&mut self.version);
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
@@ -172,7 +205,7 @@ impl<'a> Talk<'a> {
     }
 
     async fn list(&mut self, method: &str, member: &str, key: &str) -> Result<Vec<Listed>, UpstreamError> {
-        let mut found = Vec::new();
+        let (mut found, mut kept) = (Vec::new(), 0);
         let mut params = Map::new();
         for _ in 0..PAGES {
             let page = match self.request(method, std::mem::take(&mut params)).await {
@@ -182,30 +215,49 @@ impl<'a> Talk<'a> {
                 Err(Failure::Refused { why, .. }) => return Err(garbage(&format!("{method} failed: {why}"))),
                 Err(Failure::Upstream(error) | Failure::Lists(error)) => return Err(error),
             };
-            let entries =
-                at(&page, member).as_array().ok_or_else(|| garbage(&format!("{method} has no {member:?}")))?;
-            for entry in entries {
-                let Some(name) = at(entry, key).as_str() else {
-                    return Err(garbage(&format!("an entry of {method} has no {key:?}")));
-                };
-                let description = at(entry, "description").as_str().map(ToOwned::to_owned);
-                let wanted = member == "tools" && self.digests == Digests::Compute;
-                let digest = if wanted { definition::digest(entry) } else { None };
-                found.push(Listed { name: name.to_owned(), description, digest });
+            let text = page.text()?;
+            let read = page::read(text, member, |entry| {
+                if found.len() >= ENTRIES {
+                    return Err(garbage(&format!("{method} has more than {ENTRIES} entries")));
+                }
+                let listed = self.entry(entry, key, member == "tools");
+                let listed = listed.ok_or_else(|| garbage(&format!("an entry of {method} has no {key:?}")))?;
+                kept += listed.name.len() + listed.description.as_ref().map_or(0, String::len);
+                if kept > KEPT {
+                    return Err(garbage(&format!("the entries of {method} have names of more than {KEPT} bytes")));
+                }
+                found.push(listed);
+                Ok(())
+            });
+            let read = read.map_err(|failed| failed.unwrap_or_else(|error| garbage(&format!("{method}: {error}"))))?;
+            if !read.is_list {
+                return Err(garbage(&format!("{method} has no {member:?}")));
             }
-            if found.len() > ENTRIES {
-                return Err(garbage(&format!("{method} has more than {ENTRIES} entries")));
-            }
-            match page.get("nextCursor") {
-                None | Some(Value::Null) => return Ok(found),
-                Some(cursor) => params.insert("cursor".to_owned(), cursor.clone()), // An empty one is a cursor too.
+            match read.next.map(RawValue::get) {
+                None | Some("null") => return Ok(found),
+                // An empty one is a cursor too.
+                Some(cursor) => params.insert("cursor".to_owned(), serde_json::from_str(cursor).unwrap_or_default()),
             };
         }
         Err(garbage(&format!("{method} has more than {PAGES} pages")))
     }
 
+    /// One entry of a list; `None` if it has no name.
+    fn entry(&self, entry: &str, key: &str, is_tool: bool) -> Option<Listed> {
+        let read: Entry<'_> = page::object(entry).ok()?;
+        let name = read.key(key)?;
+        if self.digests == Digests::Skip {
+            let description = read.description().map(|text| text.chars().take(DESCRIPTION).collect());
+            return Some(Listed { name, description, digest: None });
+        }
+        // One value at a time. A definition that is too large has no digest: nothing that pins it is allowed.
+        let value = Some(entry).filter(|entry| is_tool && entry.len() <= DEFINITION);
+        let value: Option<Value> = value.and_then(|entry| serde_json::from_str(entry).ok());
+        Some(Listed { name, description: None, digest: value.as_ref().and_then(definition::digest) })
+    }
+
     /// One request; its result.
-    async fn request(&mut self, method: &str, mut params: Map<String, Value>) -> Result<Value, Failure> {
+    async fn request(&mut self, method: &str, mut params: Map<String, Value>) -> Result<Answer, Failure> {
         let id = self.next;
         self.next += 1;
         if self.era == Era::Modern {
@@ -228,7 +280,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Finds the response to `id` in a reply.
-    async fn answer(&mut self, id: u64, reply: Reply) -> Result<Value, Failure> {
+    async fn answer(&mut self, id: u64, reply: Reply) -> Result<Answer, Failure> {
         let status = reply.status;
         match reply.content {
             Content::Json(text) => match self.response(id, &text)? {
@@ -254,7 +306,7 @@ impl<'a> Talk<'a> {
     }
 
     /// The result in a message, if it is the response to `id`.
-    fn response(&mut self, id: u64, text: &Bytes) -> Result<Option<Value>, Failure> {
+    fn response(&mut self, id: u64, text: &Bytes) -> Result<Option<Answer>, Failure> {
         self.bytes += text.len();
         if self.bytes > BYTES {
             return Err(UpstreamError::TooLarge(BYTES).into());
@@ -264,15 +316,17 @@ impl<'a> Talk<'a> {
             let text = std::str::from_utf8(text).map_err(|_| garbage("it is not UTF-8"))?;
             check(text).map_err(|error| garbage(&error.to_string()))?;
         }
-        let mut message: Value = serde_json::from_slice(text).map_err(|error| garbage(&error.to_string()))?;
-        if let error @ Value::Object(_) = at(&message, "error") {
+        let whole = std::str::from_utf8(text).map_err(|_| garbage("it is not UTF-8"))?;
+        let message: Response<'_> = page::object(whole).map_err(|error| garbage(&error.to_string()))?;
+        if let Some(error) = message.error.and_then(|error| page::object::<Fault<'_>>(error.get()).ok()) {
             // An error may have no id, if the server could not read it.
-            let code = at(error, "code").as_i64();
-            let text: String = at(error, "message").as_str().unwrap_or("no message").chars().take(TEXT).collect();
+            let code = error.code();
+            let text: String = error.message().as_deref().unwrap_or("no message").chars().take(TEXT).collect();
             return Err(Failure::Refused { code, why: format!("{text} ({})", code.unwrap_or_default()) });
         }
-        let is_ours = *at(&message, "id") == id;
-        Ok(message.get_mut("result").filter(|_| is_ours).map(Value::take))
+        let is_ours = message.id.is_some_and(|raw| raw.get() == id.to_string());
+        let result = message.result.filter(|_| is_ours);
+        Ok(result.map(|result| Answer { result: range_in(whole, result.get()), text: text.clone() }))
     }
 
     /// Answers what a server asks of its client: a ping, and nothing else.
