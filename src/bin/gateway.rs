@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use toolgate::gateway::audit::Sink;
+use toolgate::gateway::memory;
 use toolgate::gateway::reach::Reach;
 use toolgate::gateway::sidecar::{self, Options};
 use toolgate::gateway::source::{Remote, Settings};
@@ -102,6 +103,10 @@ struct Sidecar {
     /// Where audit lines go: `stdout` or a file.
     #[arg(long, value_name = "stdout|FILE", env = "TOOLGATE_AUDIT", default_value = "stdout")]
     audit: String,
+    /// How much memory the process may have, as in 128Mi: half of it may be held for callers. Default: the limit of its
+    /// control group, else 1Gi.
+    #[arg(long, value_name = "QUANTITY", env = "TOOLGATE_MEMORY_LIMIT", value_parser = memory::parse)]
+    memory_limit: Option<usize>,
     /// Send spans to this OTLP/HTTP collector, as in http://127.0.0.1:4318.
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -207,6 +212,7 @@ fn options(flags: Sidecar) -> anyhow::Result<Options> {
         pod: flags.pod_ip.filter(|_| is_beside),
         state: flags.state,
         audit: if flags.audit == "stdout" { Sink::Stdout } else { Sink::File(flags.audit.into()) },
+        memory: flags.memory_limit,
         otlp_endpoint: flags.otlp_endpoint,
         trace_sample_ratio: flags.trace_sample_ratio,
     })

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use toolgate::api::schema::FILES;
 use toolgate::gateway::audit::Sink;
+use toolgate::gateway::memory;
 use toolgate::local::console::Console;
 use toolgate::local::explain::{Question, explain};
 use toolgate::local::run::{Options, RunError};
@@ -89,6 +90,10 @@ struct Local {
     /// How long printed tokens are valid.
     #[arg(long, value_name = "HOURS", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=8760))]
     token_hours: u32,
+    /// How much memory the gateway may have, as in 512Mi: half of it may be held for callers. Default: the limit of its
+    /// control group, else 1Gi.
+    #[arg(long, value_name = "QUANTITY", value_parser = memory::parse)]
+    memory_limit: Option<usize>,
     #[command(flatten)]
     telemetry: Telemetry,
 }
@@ -234,6 +239,7 @@ fn local(flags: Local) -> anyhow::Result<bool> {
         audit: flags.audit,
         mcp_json: flags.mcp_json,
         mcp_json_identity: flags.mcp_json_identity,
+        memory: flags.memory_limit,
         token_lifetime: Duration::from_secs(u64::from(flags.token_hours) * 3600),
         otlp_endpoint: flags.telemetry.otlp_endpoint,
         trace_sample_ratio: flags.telemetry.trace_sample_ratio,

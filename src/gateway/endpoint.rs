@@ -175,6 +175,13 @@ impl Force {
             || self.authenticator.trusts(verified, &before.authenticator)
     }
 
+    /// Forgets tokens that have expired, and those that were dropped elsewhere.
+    pub(super) fn drop_expired(&self, now: Timestamp) {
+        self.authenticator.drop_expired(now);
+        // Nobody but this table has a token that is not cached any more and not in use.
+        self.views.write().retain(|_, (verified, _)| !verified.has_expired(now) && Arc::strong_count(verified) > 1);
+    }
+
     /// The caller's view of this policy, resolved once per token.
     pub(super) fn view(&self, verified: &Arc<Verified>) -> Arc<SubjectView> {
         let key = Arc::as_ptr(verified) as usize; // The entry keeps its token alive, so an address is never reused.

@@ -71,3 +71,74 @@ pub(super) async fn over(mut carried: watch::Receiver<Carried>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::gateway::drain::Drain;
+    use crate::gateway::fetch::Fetcher;
+    use crate::gateway::link::Link;
+    use crate::gateway::reach::Reach;
+    use crate::gateway::upstream::{Config, http};
+    use crate::policy::Policy;
+    use crate::policy::snapshot::{FORMAT, ServerRequests};
+    use crate::telemetry::metrics::Metrics;
+
+    fn lifetime(until: Option<Duration>) -> (Lifetime, CancellationToken, Arc<Link>) {
+        let (closing, metrics) = (CancellationToken::new(), Metrics::new());
+        let config = http::Config { url: "http://127.0.0.1:1/".to_owned(), ca: None, reach: Reach::MACHINE };
+        let endpoint = Endpoint::new("s", Config::Http(config), closing.clone(), Arc::<Drain>::default()).unwrap();
+        let link = Arc::new(Link::new(metrics.link("n", "s"), Duration::ZERO));
+        link.set(true);
+        endpoint.link.store(Some(link.clone()));
+        let policy = json!({
+            "format": FORMAT, "target": {"namespace": "n", "server": "s"}, "urls": ["https://a.example/mcp"],
+            "registration": "Auto", "serverRequests": ServerRequests::default(), "denyAfterSeconds": 60,
+            "tools": [], "roles": [], "issuers": [], "inputs": [],
+        });
+        let policy = Policy::from_json(policy.to_string().as_bytes()).unwrap();
+        let force = Force::new(Arc::new(policy), None, &Fetcher::new(false), &metrics);
+        let until = until.map(|left| Instant::now() + left);
+        (Lifetime { until, endpoint: Arc::new(endpoint), force: Arc::new(force) }, closing, link)
+    }
+
+    async fn lasted(lifetime: Lifetime) -> u64 {
+        let (_keep, carried) = watch::channel(Some(lifetime));
+        let begun = Instant::now();
+        over(carried).await;
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_shortly_after_its_token_although_nobody_polls_it() {
+        let (lifetime, ..) = lifetime(Some(Duration::from_mins(5)));
+
+        assert_eq!(lasted(lifetime).await, 300 + limits::STREAM_END.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_when_the_policy_server_is_silent_for_too_long_or_its_server_is_removed() {
+        let (first, _, link) = lifetime(None);
+        link.set(false);
+        assert_eq!(lasted(first).await, 60 + limits::STREAM_END.as_secs());
+
+        let (second, closing, _) = lifetime(None);
+        closing.cancel();
+        assert_eq!(lasted(second).await, limits::STREAM_END.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_exchange_of_a_connection_does_not_inherit_the_lifetime() {
+        let (lifetime, ..) = lifetime(Some(Duration::from_mins(1)));
+        let (carries, stream_now) = watch::channel(Some(lifetime));
+        let mut over = Box::pin(over(stream_now));
+        assert!(futures::poll!(&mut over).is_pending());
+
+        carries.send_replace(None);
+
+        assert!(tokio::time::timeout(Duration::from_hours(1), over).await.is_err());
+    }
+}

@@ -4,10 +4,25 @@ use std::time::Duration;
 
 /// Largest request body, in bytes.
 pub const BODY_BYTES: usize = 4 << 20;
+/// Memory limit of the process where neither its control group nor a flag sets one, in bytes. Half of a limit may be
+/// held for callers: see `memory`.
+pub const MEMORY: usize = 1 << 30;
+/// Bytes that are held without being counted: what is read of a connection at once is there anyway.
+pub const MEMORY_FREE: usize = 4 << 10;
+/// Whoever holds no more than this, in bytes, may use the last eighth of what may be held.
+pub const MEMORY_SMALL: usize = 256 << 10;
+/// Time that what does not fit waits for room.
+pub const MEMORY_WAIT: Duration = Duration::from_secs(1);
+/// Time that a stdio server's output waits for room before the server is ended: its pipe waits with it.
+pub const MEMORY_STALL: Duration = Duration::from_secs(10);
+/// Time between two sweeps that drop expired tokens.
+pub const TOKEN_SWEEP: Duration = Duration::from_secs(30);
 /// Largest request head, in bytes.
 pub const HEADER_BYTES: usize = 32 << 10;
 /// Longest time for a request head to arrive, and for a body to arrive.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest silence while a body arrives.
+pub const BODY_IDLE: Duration = Duration::from_secs(5);
 /// Longest time for a peer to take [`WRITE_PROGRESS`] bytes of what waits to be written to it, or all of it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that a peer must take within [`WRITE_TIMEOUT`].

@@ -19,6 +19,7 @@ mod lifetime;
 pub mod limits;
 mod link;
 mod lookup;
+pub mod memory;
 mod progress;
 pub mod protocol;
 pub mod reach;
@@ -32,6 +33,7 @@ pub mod source;
 mod stack;
 #[cfg(feature = "sidecar")]
 mod state;
+mod sweep;
 mod tasks;
 mod tls;
 #[cfg(feature = "sidecar")]

@@ -29,7 +29,7 @@ impl<S: AsyncWrite + Unpin> Progress<S> {
     }
 
     /// What becomes of a write of `offered` bytes after the stream answered.
-    fn judge(
+    fn after_write(
         &mut self,
         context: &mut Context<'_>,
         offered: usize,
@@ -74,7 +74,7 @@ impl<S: AsyncWrite + Unpin> Progress<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(context, bytes.len(), written)
+        self.after_write(context, bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -83,7 +83,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.judge(context, parts.iter().map(|part| part.len()).sum(), written)
+        self.after_write(context, parts.iter().map(|part| part.len()).sum(), written)
     }
 
     fn is_write_vectored(&self) -> bool {

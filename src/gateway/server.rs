@@ -33,7 +33,7 @@ use super::link::Link;
 use super::progress::Progress;
 use super::tls::Tls;
 use super::upstream::{self, UpstreamError};
-use super::{admin, limits, stack};
+use super::{admin, limits, memory, stack, sweep};
 use crate::policy::Policy;
 use crate::policy::snapshot::Target;
 use crate::policy::version::Version;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub tracer: Tracer,
     /// Values of `Host` and hosts of `Origin` that are accepted besides loopback names and the listen address.
     pub hosts: Vec<String>,
+    /// Memory limit of the process, in bytes; `None`: that of its control group, or [`limits::MEMORY`].
+    pub memory: Option<usize>,
     /// TLS towards callers; `None`: they come in the clear, as on a laptop.
     pub tls: Option<Tls>,
     /// The one server of a pod's gateway: it is served at `/mcp`, and nothing is at `/servers/NAME/mcp`. The gateway is
@@ -86,7 +88,7 @@ pub(super) struct Shared {
     tls: Option<Tls>,
     /// The server of a pod took connections at least once.
     pub(super) is_server_up: AtomicBool,
-    closing: CancellationToken,
+    pub(super) closing: CancellationToken,
 }
 
 impl Shared {
@@ -110,6 +112,7 @@ pub enum StartError {
 impl Gateway {
     /// Listens at once. Servers come with [`Gateway::put_server`].
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        memory::set_limit(settings.memory);
         let audit = Audit::open(&settings.audit).map_err(StartError::Audit)?;
         let (listener, address) = bind(settings.listen).await?;
         let admin = match settings.admin {
@@ -132,6 +135,7 @@ impl Gateway {
             closing: CancellationToken::new(),
         });
         let connections = TaskTracker::new();
+        connections.spawn(sweep::run(shared.clone()));
         connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Callers(settings.tls)));
         let admin_address = admin.map(|(listener, address)| {
             connections.spawn(accept(listener, shared.clone(), connections.clone(), Surface::Admin));
@@ -376,7 +380,7 @@ async fn secure(stream: Progress<TcpStream>, tls: &Tls, shared: Arc<Shared>) {
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>, callers: bool) {
     let (closing, drain) = (shared.closing.clone(), shared.drain.clone());
     let opened = drain.round();
-    let (carries, carried) = watch::channel(Carried::None);
+    let (carries, stream_now) = watch::channel(Carried::None);
     let log = shared.clone();
     let service = service_fn(move |request| {
         let (shared, carries) = (shared.clone(), carries.clone());
@@ -405,7 +409,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
             () = drain.ends(opened), if callers => {}
         }
     };
-    let (mut ends, mut over) = (std::pin::pin!(ends), std::pin::pin!(lifetime::over(carried)));
+    let (mut ends, mut over) = (std::pin::pin!(ends), std::pin::pin!(lifetime::over(stream_now)));
     let mut is_ending = false;
     let ended = loop {
         tokio::select! {
@@ -428,9 +432,12 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     }
 }
 
-/// Notes which stream a connection carries. Most carry none, now and before, and then nothing is locked.
+/// Notes which stream a connection carries. Most carry none, now and before, and then nobody is woken.
 fn set_carried(carries: &watch::Sender<Carried>, lifetime: Option<Lifetime>) {
     if lifetime.is_some() || carries.borrow().is_some() {
         carries.send_replace(lifetime);
     }
 }
+
+#[cfg(test)]
+mod tests;

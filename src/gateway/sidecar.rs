@@ -42,6 +42,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Where audit lines go.
     pub audit: Sink,
+    /// Memory limit of the process, in bytes; `None`: that of its control group.
+    pub memory: Option<usize>,
     /// Base URL of an OTLP/HTTP collector.
     pub otlp_endpoint: Option<String>,
     /// Share of calls that get a span, 0 to 1.
@@ -90,6 +92,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         allow_local_fetch: false,
         tracer: Tracer::new(options.otlp_endpoint.as_deref(), options.trace_sample_ratio)?,
         hosts: names,
+        memory: options.memory,
         tls: Some(certificates.tls()?),
         sole: Some(target.server.clone()),
     })

@@ -23,7 +23,6 @@ use super::layers::pending::Awaited;
 use super::layers::record::Recorder;
 use super::layers::session::Session;
 use super::layers::{authenticate, input_round, listen};
-use super::limits;
 use super::protocol::envelope::{Envelope, Kind};
 use super::protocol::era::Era;
 use super::protocol::error::{REQUEST, Reject, upstream_label};
@@ -31,6 +30,7 @@ use super::protocol::headers::{self, LAST_EVENT, SESSION};
 use super::protocol::methods::{self, Class};
 use super::server::Shared;
 use super::upstream::{Content, Reply, Verb};
+use super::{limits, memory};
 
 /// Answers one HTTP request. Never fails: what goes wrong is an answer too.
 pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
@@ -130,20 +130,23 @@ impl Exchange {
         };
         match forwarded {
             Err(reject) => refuse(self.record, &reject),
-            Ok((way, reply)) => Delivery {
-                endpoint: self.endpoint,
-                force: self.force,
-                caller: way.caller,
-                session: way.session,
-                era: way.era,
-                id: way.id,
-                purpose: way.purpose,
-                open: way.open,
-                subscription: way.subscription,
-                awaited: way.awaited,
-                record: self.record,
+            Ok((way, reply)) => {
+                Delivery {
+                    endpoint: self.endpoint,
+                    force: self.force,
+                    caller: way.caller,
+                    session: way.session,
+                    era: way.era,
+                    id: way.id,
+                    purpose: way.purpose,
+                    open: way.open,
+                    subscription: way.subscription,
+                    awaited: way.awaited,
+                    record: self.record,
+                }
+                .deliver(reply)
+                .await
             }
-            .deliver(reply),
         }
     }
 
@@ -169,9 +172,9 @@ impl Exchange {
     /// One message from the client.
     async fn post(&mut self, caller: Caller, body: &mut Incoming) -> Result<(Way, Reply), Reject> {
         listen::check_type(&self.head)?;
-        let bytes = listen::read(body).await?;
+        let whole = listen::read(body, memory::budget(), caller.key().cloned()).await?;
         let caller = self.renew(caller).await?;
-        let message = Envelope::parse(bytes)?;
+        let message = Envelope::parse(whole)?;
         self.record.message(&message);
         let era = headers::agree(&self.head.headers, &message)?;
         let session = self.session(&caller, era)?;

@@ -46,6 +46,8 @@ pub struct Options {
     pub mcp_json_identity: Option<String>,
     /// How long tokens are valid.
     pub token_lifetime: Duration,
+    /// Memory limit of the gateway, in bytes; `None`: that of its control group.
+    pub memory: Option<usize>,
     /// Base URL of an OTLP/HTTP collector.
     pub otlp_endpoint: Option<String>,
     /// Share of calls that get a span, 0 to 1.
@@ -112,6 +114,7 @@ pub async fn run(options: Options, mut console: Console) -> Result<(), RunError>
         audit: audit.clone(),
         allow_local_fetch: true,
         hosts: Vec::new(),
+        memory: options.memory,
         tls: None,
         sole: None,
         tracer,

@@ -5,8 +5,8 @@
 
 use jiff::Timestamp;
 
-use super::arguments::Arguments;
 use super::decide::{Item, facts};
+use super::input::Arguments;
 use super::load::{Policy, SubjectView};
 use super::snapshot::Effect;
 

@@ -22,6 +22,7 @@
 //! | `toolgate_audit_dropped_total` | | lines lost because closing took too long |
 //! | `toolgate_audit_left_out_total` | | lines about requests without a token, left out during a flood |
 //! | `toolgate_audit_failing` | | 1 while lines cannot be written |
+//! | `toolgate_held_bytes` | | bytes of messages that are held for callers and servers |
 //! | `toolgate_build_info` | `version` | 1 |
 //! | `process_resident_memory_bytes`, `process_threads`, `process_open_fds` | | of this process |
 //!
@@ -41,6 +42,7 @@ use prometheus::{
 };
 
 use crate::gateway::audit::{Audit, Outcome};
+use crate::gateway::memory;
 use crate::gateway::protocol::methods::Class;
 
 use super::labels::{CLASSES, class_index};
@@ -90,6 +92,7 @@ struct Own {
     audit_dropped: IntCounter,
     audit_left_out: IntCounter,
     audit_failing: IntGauge,
+    held: IntGauge,
     memory: IntGauge,
     threads: IntGauge,
     files: IntGauge,
@@ -170,6 +173,7 @@ impl Maker {
             audit_dropped: self.counter("toolgate_audit_dropped_total", "Audit lines lost at the end.")?,
             audit_left_out: self.counter("toolgate_audit_left_out_total", "Audit lines left out in a flood.")?,
             audit_failing: self.gauge("toolgate_audit_failing", "1 while audit lines cannot be written.")?,
+            held: self.gauge("toolgate_held_bytes", "Bytes of messages that are held.")?,
             memory: self.gauge("process_resident_memory_bytes", "Resident memory.")?,
             threads: self.gauge("process_threads", "Threads.")?,
             files: self.gauge("process_open_fds", "Open file descriptors.")?,
@@ -284,6 +288,7 @@ impl Metrics {
             raise(&own.audit_left_out, stats.left_out);
             own.audit_failing.set(stats.failing.into());
         }
+        set(&own.held, u64::try_from(memory::budget().held()).ok());
         let (memory, threads) = process::memory_and_threads();
         set(&own.memory, memory);
         set(&own.threads, threads);

@@ -21,6 +21,7 @@ mod clients;
 mod conformance;
 mod enforced;
 mod fidelity;
+mod isolation;
 mod lifecycle;
 mod list_changes;
 mod must_hold;

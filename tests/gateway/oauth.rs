@@ -172,3 +172,19 @@ async fn a_token_of_the_issuer_counts_only_for_its_audience_and_until_it_expires
     client(issuer.mint(&url, -3600)).call("ok", json!({"wrong": 1})).await.refused(401, -31007, "");
     assert!(!hostile.arrivals.contain("wrong"));
 }
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_when_its_token_expires() {
+    let (issuer, _hostile, toolgate) = start().await;
+    let url = toolgate.url("h");
+    let client = crate::support::Client::modern(&url, Some(&issuer.mint(&url, 4)));
+    let flood = json!({"name": "drip", "arguments": {"ms": 0, "count": 1_000_000}, "_meta": {"progressToken": 1}});
+
+    let unread = client.open("tools/call", flood).await;
+
+    // Long before the deadline for a write that makes no progress.
+    let record = toolgate.audited("the end is recorded", |it| it["target"] == "drip" && it["outcome"].is_string());
+    let record = tokio::time::timeout(std::time::Duration::from_secs(20), record).await.unwrap();
+    assert_eq!(record["outcome"], "invalid", "{record}");
+    assert_eq!(unread.status, 200);
+}

@@ -1,4 +1,5 @@
-//! Verified tokens, by the SHA-256 of the token, until they expire or their key is withdrawn.
+//! Verified tokens, by the SHA-256 of the token, until they expire or their key is withdrawn: bounded in number and in
+//! bytes.
 //!
 //! Every call passes here, so a hit is one digest, one short read lock and one reference count. Only tokens that
 //! were verified get in: nobody can fill the cache with garbage.
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::RwLock;
 
-use super::super::limits;
+use super::super::{limits, memory};
 use super::keys::Key;
 use super::{LEEWAY_SECONDS, Verified};
 
@@ -18,10 +19,14 @@ pub(super) type Digest = [u8; 32];
 
 const SHARDS: usize = 16;
 
-struct Entry {
-    verified: Arc<Verified>,
-    key: Arc<Key>,
-    issuer: usize,
+/// A verified token.
+pub(super) struct Entry {
+    pub(super) verified: Arc<Verified>,
+    pub(super) key: Arc<Key>,
+    /// Position of the issuer.
+    pub(super) issuer: usize,
+    /// Length of the token: what is kept of it grows with that.
+    pub(super) bytes: usize,
 }
 
 impl Entry {
@@ -36,14 +41,40 @@ pub(super) const fn expired(expires: i64, now: i64) -> bool {
 }
 
 pub(super) struct Cache {
-    shards: [RwLock<HashMap<Digest, Entry>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
+    /// Tokens in one shard.
     shard_capacity: usize,
+    /// Bytes of tokens in one shard.
+    shard_bytes: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<Digest, Entry>,
+    bytes: usize,
+}
+
+impl Shard {
+    fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|_, entry| {
+            let kept = keep(entry);
+            if !kept {
+                *bytes = bytes.saturating_sub(entry.bytes);
+            }
+            kept
+        });
+    }
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
         let capacity = usize::try_from(limits::TOKENS).unwrap_or(usize::MAX) / SHARDS;
-        Self { shards: std::array::from_fn(|_| RwLock::default()), shard_capacity: capacity.max(1) }
+        Self::bounded(capacity.max(1), memory::budget().tokens() / SHARDS)
+    }
+
+    pub(super) fn bounded(shard_capacity: usize, shard_bytes: usize) -> Self {
+        Self { shards: std::array::from_fn(|_| RwLock::default()), shard_capacity, shard_bytes }
     }
 
     pub(super) fn digest(token: &[u8]) -> Digest {
@@ -56,36 +87,59 @@ impl Cache {
     }
 
     #[allow(clippy::indexing_slicing)] // The remainder is below the length of the array.
-    fn shard(&self, digest: &Digest) -> &RwLock<HashMap<Digest, Entry>> {
+    fn shard(&self, digest: &Digest) -> &RwLock<Shard> {
         &self.shards[usize::from(digest[0]) % SHARDS]
     }
 
     /// The verified caller, and the position of the issuer.
     pub(super) fn get(&self, digest: &Digest, now: Timestamp) -> Option<(Arc<Verified>, usize)> {
         let shard = self.shard(digest).read();
-        let entry = shard.get(digest)?;
+        let entry = shard.entries.get(digest)?;
         entry.counts(now.as_second()).then(|| (Arc::clone(&entry.verified), entry.issuer))
     }
 
-    pub(super) fn put(&self, digest: Digest, verified: Arc<Verified>, key: Arc<Key>, issuer: usize, now: Timestamp) {
+    pub(super) fn put(&self, digest: Digest, entry: Entry, now: Timestamp) {
         let mut shard = self.shard(&digest).write();
-        if shard.len() >= self.shard_capacity {
-            shard.retain(|_, entry| entry.counts(now.as_second()));
+        let is_full = |shard: &Shard| {
+            shard.entries.len() >= self.shard_capacity || shard.bytes.saturating_add(entry.bytes) > self.shard_bytes
+        };
+        if is_full(&shard) {
+            shard.retain(|entry| entry.counts(now.as_second()));
         }
-        if shard.len() >= self.shard_capacity {
+        while is_full(&shard) && !shard.entries.is_empty() {
             // Still full of tokens that count: drop every second one, so that the next sweep is far away. Whoever
             // is dropped is verified anew.
-            let mut keep = false;
-            shard.retain(|_, _| {
+            let mut keep = true;
+            shard.retain(|_| {
                 keep = !keep;
                 keep
             });
         }
-        shard.insert(digest, Entry { verified, key, issuer });
+        shard.bytes = shard.bytes.saturating_add(entry.bytes);
+        if let Some(before) = shard.entries.insert(digest, entry) {
+            shard.bytes = shard.bytes.saturating_sub(before.bytes);
+        }
+    }
+
+    /// Forgets tokens that count no longer, and gives their memory back.
+    pub(super) fn drop_expired(&self, now: Timestamp) {
+        for shard in &self.shards {
+            let mut shard = shard.write();
+            let before = shard.entries.len();
+            shard.retain(|entry| entry.counts(now.as_second()));
+            if shard.entries.len() < before / 2 {
+                shard.entries.shrink_to_fit();
+            }
+        }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        self.shards.iter().map(|shard| shard.read().entries.len()).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().bytes).sum()
     }
 }

@@ -26,7 +26,7 @@ use crate::policy::Identity;
 use crate::policy::snapshot::Issuer;
 
 use super::fetch::Fetcher;
-use cache::Cache;
+use cache::{Cache, Entry};
 use issuer::TrustedIssuer;
 use token::Token;
 
@@ -49,6 +49,13 @@ pub struct Verified {
     pub expires: i64,
     /// Who signed the token, as it was configured then.
     pub issuer: Arc<Issuer>,
+}
+
+impl Verified {
+    /// Whether the token counts no longer.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        cache::expired(self.expires, now.as_second())
+    }
 }
 
 /// Verifies tokens for one endpoint.
@@ -79,6 +86,11 @@ impl Authenticator {
         self.audiences == by.audiences && self.issuers.iter().any(|trusted| trusted.settings == verified.issuer)
     }
 
+    /// Forgets tokens that count no longer.
+    pub fn drop_expired(&self, now: Timestamp) {
+        self.cache.drop_expired(now);
+    }
+
     /// Verifies the bearer token of an `Authorization` header's value.
     pub async fn verify(&self, authorization: &[u8], now: Timestamp) -> Result<Arc<Verified>, Refused> {
         let token = bearer(authorization)?;
@@ -94,6 +106,7 @@ impl Authenticator {
     }
 
     async fn verify_new(&self, token: &[u8], digest: cache::Digest, now: Timestamp) -> Result<Arc<Verified>, Refused> {
+        let bytes = token.len();
         let token = Token::parse(token)?;
         let (index, issuer) = self
             .issuers
@@ -105,7 +118,8 @@ impl Authenticator {
         // Only claims that the issuer signed are looked at from here on.
         token.check_claims(&self.audiences, now)?;
         let verified = Arc::new(token.into_verified(&issuer.settings)?);
-        self.cache.put(digest, Arc::clone(&verified), key, index, now);
+        let entry = Entry { verified: Arc::clone(&verified), key, issuer: index, bytes };
+        self.cache.put(digest, entry, now);
         Ok(verified)
     }
 }

@@ -18,7 +18,7 @@ use crate::gateway::protocol::methods::Class;
 use crate::gateway::upstream::Upstream;
 use crate::policy::decide::UNCLEAR;
 use crate::policy::snapshot::{Registration, Tool};
-use crate::policy::{Call, Decision, Item, Reason, Verdict};
+use crate::policy::{Call, Decision, Identity, Item, Reason, Verdict};
 
 /// Leave to send one message, bound to its final bytes.
 pub(in crate::gateway) struct Permit {

@@ -1,5 +1,6 @@
 //! The answer on its way back: checked, filtered, and counted.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::gateway::audit::Outcome;
 use crate::gateway::body::Body;
 use crate::gateway::endpoint::{Caller, Endpoint, Force, OpenStream};
 use crate::gateway::lifetime::Lifetime;
+use crate::gateway::limits;
+use crate::gateway::memory::{self, Hold, NoRoom};
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
 use crate::gateway::protocol::error::{Reject, upstream_label};
@@ -83,7 +86,7 @@ const PROBLEM: &str = "the answer is not a JSON-RPC message";
 
 impl Delivery {
     /// The response to the client.
-    pub(in crate::gateway) fn deliver(mut self, reply: Reply) -> Response<Body> {
+    pub(in crate::gateway) async fn deliver(mut self, reply: Reply) -> Response<Body> {
         let status = self.check_status(reply.status);
         if status.is_err() || !matches!(reply.content, Content::Events(_)) {
             self.answered(); // Whatever it is, this is what the client gets.
@@ -114,13 +117,21 @@ impl Delivery {
                 return refuse(self.record, &garbage(&failed));
             }
             Content::Opaque(bytes) => (bytes, Some("text/plain; charset=utf-8"), status_outcome(reply.status)),
-            Content::Json(bytes) => match self.json(bytes, reply.status) {
-                Ok((bytes, outcome)) => (bytes, Some("application/json"), outcome),
-                Err(reject) => {
-                    self.record.because(&reject);
-                    return refuse(self.record, &reject);
+            Content::Json(bytes) => {
+                let answer = match self.room(bytes.len()).await {
+                    Ok(room) => {
+                        self.json(bytes, reply.status).map(|(bytes, outcome)| (self.hold(room, bytes), outcome))
+                    }
+                    Err(error) => Err(UpstreamError::from(error).into()),
+                };
+                match answer {
+                    Ok((bytes, outcome)) => (bytes, Some("application/json"), outcome),
+                    Err(reject) => {
+                        self.record.because(&reject);
+                        return refuse(self.record, &reject);
+                    }
                 }
-            },
+            }
             Content::Events(events) => {
                 if self.open.is_some() {
                     self.record.park();
@@ -140,6 +151,21 @@ impl Delivery {
             Some(content_type) => respond(response.header(header::CONTENT_TYPE, content_type), Body::Full(body)),
             None => respond(response, Body::Empty),
         }
+    }
+
+    /// Memory for the copy that is made of an answer where something is changed in it, as in every list that is filtered.
+    pub(in crate::gateway) async fn room(&self, bytes: usize) -> Result<Hold, NoRoom> {
+        let mut room = memory::budget().hold(memory::Owner::Gateway);
+        room.grow(bytes).await?;
+        Ok(room)
+    }
+
+    /// An answer that is held by its caller until it is written. The copies are gone by then.
+    fn hold(&self, room: Hold, bytes: Bytes) -> Bytes {
+        drop(room);
+        let mut hold = memory::budget().hold(memory::Owner::Caller(self.caller.key().cloned()));
+        hold.take_over(bytes.len());
+        hold.attach(bytes)
     }
 
     /// How long a stream of this exchange may live.
@@ -243,10 +269,9 @@ impl Delivery {
             }
             Purpose::List { list, follows } => {
                 let (force, caller) = self.current();
-                let filtered = self
-                    .filter(*list, *follows, result, &force, &caller)
+                let text = self
+                    .filter(*list, *follows, message.text(), range, &force, &caller)
                     .map_err(|error| garbage(&error.to_string()))?;
-                let text = filtered.map(|filtered| splice(message.text(), &[(range, filtered)]));
                 let text = text.as_deref().unwrap_or_else(|| message.text());
                 let bytes = match meta::strip_own(text) {
                     Some(clean) => clean.into(),
@@ -288,14 +313,15 @@ impl Delivery {
         &self,
         list: List,
         follows: bool,
-        result: &str,
+        whole: &str,
+        result: Range<usize>,
         force: &Force,
         caller: &Caller,
     ) -> Result<Option<String>, list::NoList> {
         let now = Timestamp::now();
-        let mut names: Vec<Box<str>> = Vec::new();
-        let filtered = list::filter(list, result, |name, entry| {
-            names.push(name.into());
+        let mut names = Names::default();
+        let filtered = list::filter(list, whole, result, |name, entry| {
+            names.push(name);
             if shown(list, name, force, &caller.view, now).is_none() {
                 return Entry::Drop;
             }
@@ -305,7 +331,7 @@ impl Delivery {
                 Some(change) => change.apply(entry).map_or(Entry::Drop, Entry::Replace),
             }
         })?;
-        self.endpoint.listings.record(list, follows, names, caller, force, now);
+        self.endpoint.listings.record(list, follows, names.within_bound(), caller, force, now);
         Ok(filtered)
     }
 }
@@ -410,6 +436,28 @@ pub(in crate::gateway) fn own_response(
         response = response.header(pair.0, pair.1);
     }
     respond(response, Body::Full(json.into()))
+}
+
+/// Names of a list's entries as the server gave them, within [`limits::LISTED_BYTES`].
+#[derive(Default)]
+struct Names {
+    all: Vec<Box<str>>,
+    bytes: usize,
+}
+
+impl Names {
+    fn push(&mut self, name: &str) {
+        self.bytes += name.len() + size_of::<Box<str>>();
+        if self.bytes <= limits::LISTED_BYTES {
+            self.all.push(name.into());
+        } else {
+            self.all = Vec::new(); // Not kept, but counted.
+        }
+    }
+
+    fn within_bound(self) -> Option<Vec<Box<str>>> {
+        (self.bytes <= limits::LISTED_BYTES).then_some(self.all)
+    }
 }
 
 /// What the declaration changes about a listed tool.

@@ -59,18 +59,18 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// Remembers the names on a page of a list. `follows`: it was asked for with a cursor.
+    /// Remembers the names on a page of a list; `None`: they are too many. `follows`: it was asked for with a cursor.
     pub(in crate::gateway) fn record(
         &self,
         list: List,
         follows: bool,
-        names: Vec<Box<str>>,
+        names: Option<Vec<Box<str>>>,
         caller: &Caller,
         force: &Force,
         now: Timestamp,
     ) {
         let listed = self.of(caller);
-        let page = self.shared(Page(names));
+        let page = names.map(|names| self.shared(Page(names)));
         let mut lists = listed.lists.lock();
         let listing = lists.entry(list).or_default();
         listing.number += 1;
@@ -78,7 +78,8 @@ impl Listings {
             *listing = Listing { number: listing.number, ..Listing::default() };
         }
         listing.token.clone_from(&caller.verified);
-        listing.pages.push(page);
+        listing.is_cut |= page.is_none();
+        listing.pages.extend(page);
         let bytes = |page: &Arc<Page>| page.0.iter().map(|name| name.len() + size_of::<Box<str>>()).sum::<usize>();
         if listing.pages.iter().map(bytes).sum::<usize>() > limits::LISTED_BYTES {
             listing.pages.clear();
@@ -221,7 +222,7 @@ mod tests {
 
     fn list(listings: &Listings, follows: bool, names: &[&str], force: &Force) {
         let names = names.iter().map(|name| (*name).into()).collect();
-        listings.record(List::Tools, follows, names, &caller(force), force, Timestamp::now());
+        listings.record(List::Tools, follows, Some(names), &caller(force), force, Timestamp::now());
     }
 
     fn changed(comparison: &mut Comparison, force: &Arc<Force>) -> bool {

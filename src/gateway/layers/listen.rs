@@ -1,14 +1,18 @@
 //! First layer: is this an HTTP request for us at all? Host, origin, path, type, size.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::gateway::limits;
+use crate::gateway::memory::{Budget, Gathered, NoRoom, Owner};
 use crate::gateway::protocol::error::Reject;
 
 /// What a path names.
@@ -107,18 +111,36 @@ pub(in crate::gateway) fn check_type(head: &Parts) -> Result<(), Reject> {
     }
 }
 
-/// Reads the body, bounded in size and time.
-pub(in crate::gateway) async fn read(body: &mut Incoming) -> Result<Bytes, Reject> {
-    let limited = Limited::new(body, limits::BODY_BYTES).collect();
-    match tokio::time::timeout(limits::READ_TIMEOUT, limited).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reject::http(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {} bytes", limits::BODY_BYTES),
-        )),
-        Ok(Err(_)) => Err(Reject::http(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
-        Err(_) => Err(Reject::http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+/// Reads the body of a caller, bounded in size, time and silence. It is held in that caller's share of the memory, by
+/// the length that it announces: whoever holds bytes back uses up nobody else's.
+pub(in crate::gateway) async fn read(
+    body: &mut Incoming,
+    budget: &Budget,
+    caller: Option<Arc<str>>,
+) -> Result<Bytes, Reject> {
+    let most = budget.largest_body();
+    let too_large = || Reject::http(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
+    let late = |_| Reject::http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+    let no_room = |NoRoom| Reject::no_room(format!("{NoRoom}: nothing was done, try again"));
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > most {
+        return Err(too_large());
     }
+    let mut gathered = Gathered::new(budget.hold(Owner::Caller(caller)), 2); // As it came, and as it goes on.
+    gathered.expect(announced).await.map_err(no_room)?;
+    let arriving = async {
+        while let Some(frame) = timeout(limits::BODY_IDLE, body.frame()).await.map_err(late)? {
+            let frame = frame.map_err(|_| Reject::http(StatusCode::BAD_REQUEST, "the body did not arrive whole"))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if gathered.len() + piece.len() > most {
+                return Err(too_large());
+            }
+            gathered.push(piece, most).await.map_err(no_room)?;
+        }
+        Ok(())
+    };
+    timeout(limits::READ_TIMEOUT, arriving).await.map_err(late)??;
+    Ok(gathered.finish())
 }
 
 /// Takes what is left of a body that no layer wanted to read, and says whether that was all. A connection with unread

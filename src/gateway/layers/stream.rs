@@ -12,13 +12,14 @@ use super::from_server::{self, Fate};
 use super::list_changes::ListChanges;
 use crate::gateway::audit::Outcome;
 use crate::gateway::limits;
+use crate::gateway::memory::Hold;
 use crate::gateway::protocol::envelope::{Envelope, Invalid, Kind};
 use crate::gateway::protocol::error::{Reject, UNAUTHENTICATED, upstream_label};
 use crate::gateway::protocol::id::Id;
 use crate::gateway::protocol::meta;
 use crate::gateway::protocol::methods::List;
 use crate::gateway::protocol::sse;
-use crate::gateway::upstream::{Event, EventStream, Reached};
+use crate::gateway::upstream::{Event, EventStream, Reached, UpstreamError};
 
 /// The first message of a listen stream (2026-07-28).
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -43,6 +44,8 @@ struct State {
     skipped: Option<String>,
     /// The client knows an event from which it can go on.
     resumable: bool,
+    /// Memory for the event that the client gets, until it asks for the next one.
+    room: Option<Hold>,
 }
 
 /// What the client gets of an event stream.
@@ -52,8 +55,17 @@ pub(super) fn events(delivery: Delivery, upstream: EventStream) -> Pin<Box<dyn S
     let changes = delivery.subscription.clone().map(|subscription| {
         ListChanges::new(subscription, &delivery.endpoint, delivery.force.clone(), &delivery.caller)
     });
-    let (outcome, skipped, resumable) = (None, None, false);
-    let state = State { delivery: Some(delivery), upstream, until, round, outcome, changes, skipped, resumable };
+    let state = State {
+        delivery: Some(delivery),
+        upstream,
+        until,
+        round,
+        outcome: None,
+        changes,
+        skipped: None,
+        resumable: false,
+        room: None,
+    };
     Box::pin(stream::unfold(state, |mut state| async move {
         let bytes = state.next().await?;
         if let Some(delivery) = &mut state.delivery {
@@ -79,6 +91,7 @@ impl State {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        self.room = None;
         loop {
             let delivery = self.delivery.as_ref()?;
             let (closing, drain) = (delivery.endpoint.closing.clone(), delivery.endpoint.drain.clone());
@@ -210,6 +223,8 @@ impl State {
             tracing::warn!(server = %delivery.endpoint.name, "an answer that nobody waits for was dropped");
             return Ok(None);
         };
+        // Twice: the message, and the event that it is put in.
+        let mut room = delivery.room(message.bytes().len().saturating_mul(2)).await.map_err(UpstreamError::from)?;
         let text = match delivery.answer(&purpose, message) {
             Ok((bytes, outcome)) => {
                 if own && let Some(delivery) = &mut self.delivery {
@@ -226,6 +241,8 @@ impl State {
                 reject.body(message.id(), delivery.record.request_id()).into()
             }
         };
+        room.shrink(text.len());
+        self.room = Some(room);
         let text = std::str::from_utf8(&text).unwrap_or_default(); // It was parsed: it is UTF-8.
         Ok(Some(sse::frame(event, text)))
     }

@@ -156,6 +156,12 @@ impl Reject {
         Self::new(StatusCode::FORBIDDEN, DENIED, Outcome::Denied, "policy allows this caller nothing at this server")
     }
 
+    /// What the gateway holds for others leaves no memory for this now: waiting helps.
+    pub fn no_room(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, LIMITED, Outcome::Limited, message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
     /// No policy, or no room in the audit log: fails closed.
     pub fn not_ready(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, NOT_READY, Outcome::Unavailable, message)
@@ -239,6 +245,7 @@ pub const fn upstream_label(error: &UpstreamError) -> &'static str {
         UpstreamError::Timeout | UpstreamError::StartTimeout => "timeout",
         UpstreamError::TooLarge(_) => "too_large",
         UpstreamError::Exhausted(_) | UpstreamError::Full { .. } => "exhausted",
+        UpstreamError::NoRoom(_) => "no_room",
         UpstreamError::NoSession | UpstreamError::Lost(_) => "no_session",
         UpstreamError::LegacyOnly => "legacy_only",
     }
@@ -254,6 +261,7 @@ impl From<UpstreamError> for Reject {
             }
             UpstreamError::Exhausted(_) => Self::limited(message),
             UpstreamError::Full { free_in, .. } => Self::limited_for(message, Some(free_in)),
+            UpstreamError::NoRoom(_) => Self::no_room(message),
             UpstreamError::NoSession | UpstreamError::Lost(_) => Self::no_session(),
             UpstreamError::LegacyOnly => {
                 Self::malformed(VERSION, message).with("supported", era::LEGACY.to_vec()).with("requested", era::MODERN)

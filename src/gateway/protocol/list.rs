@@ -1,5 +1,7 @@
 //! The four lists, filtered and overridden by splicing: an entry that stays keeps its bytes.
 
+use std::ops::Range;
+
 use super::fields::{self, Unclear};
 use super::json::{self, items, members, range_in, splice};
 use super::methods::List;
@@ -51,36 +53,62 @@ impl List {
     }
 }
 
-/// Runs `judge(name, entry)` over the entries of `result` (JSON text of a list's result). `None`: nothing changed.
+/// Runs `judge(name, entry)` over the entries of a list's result, which lies at `result` in `whole`, and gives `whole`
+/// with what is left of them. `None`: nothing changed. However large the list is, one copy is made of it.
 ///
 /// Entries without a name are dropped: nobody can say what they are. A list that readers could read in two ways is
 /// refused as a whole: where it is so on purpose, nothing of it can be trusted.
-pub fn filter(list: List, result: &str, mut judge: impl FnMut(&str, &str) -> Entry) -> Result<Option<String>, NoList> {
+pub fn filter(
+    list: List,
+    whole: &str,
+    result: Range<usize>,
+    mut judge: impl FnMut(&str, &str) -> Entry,
+) -> Result<Option<String>, NoList> {
     let (key, name_key) = list.members();
-    let [array] = fields::read(result, &[key]).map_err(|unclear| match unclear {
+    let [array] = fields::read(whole.get(result).unwrap_or_default(), &[key]).map_err(|unclear| match unclear {
         Unclear::NoObject => NoList::Missing,
         unclear => NoList::Result(unclear),
     })?;
     let array = array.ok_or(NoList::Missing)?;
-    let mut changed = false;
-    let mut kept: Vec<std::borrow::Cow<'_, str>> = Vec::new();
-    for (at, item) in items(array.get()).ok_or(NoList::Missing)?.into_iter().enumerate() {
+    let place = range_in(whole, array.get());
+    let items = items(array.get()).ok_or(NoList::Missing)?;
+    // The copy, once an entry changed, and where its entries begin.
+    let mut copy: Option<(String, usize)> = None;
+    for (at, item) in items.iter().enumerate() {
         // What overrides replace must be clear as well, or a reader would find the server's own text.
         let named = match fields::read(item.get(), &[name_key, "title", "description"]) {
             Ok([name, ..]) => name.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()),
             Err(Unclear::NoObject) => None,
             Err(unclear) => return Err(NoList::Entry(at, unclear)),
         };
-        match named.map_or(Entry::Drop, |name| judge(&name, item.get())) {
-            Entry::Keep => kept.push(item.get().into()),
-            Entry::Drop => changed = true,
-            Entry::Replace(text) => {
-                changed = true;
-                kept.push(text.into());
-            }
+        let entry = named.map_or(Entry::Drop, |name| judge(&name, item.get()));
+        if copy.is_none() && entry != Entry::Keep {
+            let mut out = String::with_capacity(whole.len());
+            out.push_str(whole.get(..place.start).unwrap_or_default());
+            out.push('[');
+            let begin = out.len();
+            items.iter().take(at).for_each(|kept| push(&mut out, begin, kept.get()));
+            copy = Some((out, begin));
+        }
+        match (&mut copy, entry) {
+            (None, _) | (Some(_), Entry::Drop) => {}
+            (Some((out, begin)), Entry::Keep) => push(out, *begin, item.get()),
+            (Some((out, begin)), Entry::Replace(text)) => push(out, *begin, &text),
         }
     }
-    Ok(changed.then(|| splice(result, &[(range_in(result, array.get()), format!("[{}]", kept.join(",")))])))
+    Ok(copy.map(|(mut out, _)| {
+        out.push(']');
+        out.push_str(whole.get(place.end..).unwrap_or_default());
+        out
+    }))
+}
+
+/// Puts an entry behind those that begin at `begin`.
+fn push(out: &mut String, begin: usize, entry: &str) {
+    if out.len() > begin {
+        out.push(',');
+    }
+    out.push_str(entry);
 }
 
 /// What callers read instead of what the server says.
@@ -135,11 +163,27 @@ impl Override {
 mod tests {
     use super::*;
 
+    /// A result that is the whole text.
+    fn all(list: List, result: &str, judge: impl FnMut(&str, &str) -> Entry) -> Result<Option<String>, NoList> {
+        filter(list, result, 0..result.len(), judge)
+    }
+
+    #[test]
+    fn what_stands_around_the_result_keeps_its_bytes() {
+        let whole = r#"{ "result": {"a":[9],"tools":[{"name":"a"}, {"name":"b"}],"tools":[],"z": 1e2}, "id":1 }"#;
+        let result = whole.find("{\"a\"").unwrap()..whole.rfind(", \"id\"").unwrap();
+
+        let replace = |name: &str, _: &str| if name == "b" { Entry::Replace("{}".to_owned()) } else { Entry::Keep };
+        let filtered = filter(List::Tools, whole, result, replace).unwrap().unwrap();
+
+        assert_eq!(filtered, r#"{ "result": {"a":[9],"tools":[{"name":"a"},{}],"tools":[],"z": 1e2}, "id":1 }"#);
+    }
+
     #[test]
     fn what_stays_keeps_its_bytes() {
         let result = r#"{ "tools" : [ {"name":"a","x":1e2} , {"name":"b"},{"nam\u0065":"c"} ],"nextCursor":""}"#;
 
-        let filtered = filter(List::Tools, result, |name, _| if name == "b" { Entry::Drop } else { Entry::Keep });
+        let filtered = all(List::Tools, result, |name, _| if name == "b" { Entry::Drop } else { Entry::Keep });
 
         let expected = r#"{ "tools" : [{"name":"a","x":1e2},{"nam\u0065":"c"}],"nextCursor":""}"#;
         assert_eq!(filtered.unwrap().unwrap(), expected);
@@ -147,12 +191,12 @@ mod tests {
 
     #[test]
     fn a_list_that_needs_no_change_is_not_touched() {
-        assert_eq!(filter(List::Prompts, r#"{"prompts":[{"name":"a"}]}"#, |_, _| Entry::Keep), Ok(None));
+        assert_eq!(all(List::Prompts, r#"{"prompts":[{"name":"a"}]}"#, |_, _| Entry::Keep), Ok(None));
     }
 
     #[test]
     fn an_entry_without_a_name_goes() {
-        let filtered = filter(List::Tools, r#"{"tools":[{"name":null},{"name":1},{},3,["a"]]}"#, |_, _| Entry::Keep);
+        let filtered = all(List::Tools, r#"{"tools":[{"name":null},{"name":1},{},3,["a"]]}"#, |_, _| Entry::Keep);
 
         assert_eq!(filtered.unwrap().unwrap(), r#"{"tools":[]}"#);
     }
@@ -168,7 +212,7 @@ mod tests {
             r#"{"tools":[{"name":"a","n\u0061me":"b"}]}"#,
             r#"{"tools":[{"name":"a","description":"","description":"the server's own"}]}"#,
         ] {
-            let refused = filter(List::Tools, result, |_, _| Entry::Keep);
+            let refused = all(List::Tools, result, |_, _| Entry::Keep);
             assert!(matches!(refused, Err(NoList::Result(_) | NoList::Entry(0, _))), "{result}: {refused:?}");
             assert!(List::Tools.is_in(result));
         }
@@ -177,9 +221,9 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_list_is_refused() {
-        assert_eq!(filter(List::Tools, r#"{"tool":[]}"#, |_, _| Entry::Keep), Err(NoList::Missing));
-        assert_eq!(filter(List::Tools, r#"{"tools":{}}"#, |_, _| Entry::Keep), Err(NoList::Missing));
-        assert_eq!(filter(List::Tools, "[]", |_, _| Entry::Keep), Err(NoList::Missing));
+        assert_eq!(all(List::Tools, r#"{"tool":[]}"#, |_, _| Entry::Keep), Err(NoList::Missing));
+        assert_eq!(all(List::Tools, r#"{"tools":{}}"#, |_, _| Entry::Keep), Err(NoList::Missing));
+        assert_eq!(all(List::Tools, "[]", |_, _| Entry::Keep), Err(NoList::Missing));
     }
 
     #[test]

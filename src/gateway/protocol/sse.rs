@@ -121,6 +121,11 @@ impl Decoder {
         Self { buffer: BytesMut::new(), scanned: 0, line: 0, after_return: false, begun: false, limit }
     }
 
+    /// Bytes of events that are not complete yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes bytes as they arrive.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

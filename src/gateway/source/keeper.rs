@@ -177,3 +177,6 @@ impl<'g> Keeper<'g> {
         Ok(self.worker.run(move || open(&bytes, &key)).await.map_err(|_| Refused::Died)??)
     }
 }
+
+#[cfg(test)]
+mod tests;

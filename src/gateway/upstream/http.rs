@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::{Content, EventStream, Outbound, Reply, UpstreamError, Verb};
 use crate::gateway::limits;
+use crate::gateway::memory::{self, Gathered, Hold, Owner};
 use crate::gateway::protocol::envelope::Kind;
 use crate::gateway::protocol::headers::{ACCEL, SESSION};
 use crate::gateway::protocol::sse::{Decoder, TooLarge};
@@ -81,7 +82,11 @@ struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connect: limits::UPSTREAM_START, idle: limits::UPSTREAM_IDLE, message: limits::MESSAGE_BYTES }
+        Self {
+            connect: limits::UPSTREAM_START,
+            idle: limits::UPSTREAM_IDLE,
+            message: memory::budget().largest_message(),
+        }
     }
 }
 
@@ -146,7 +151,7 @@ impl HttpUpstream {
     }
 
     pub(super) async fn send(&self, outbound: Outbound) -> Result<Reply, UpstreamError> {
-        let Outbound { verb, session, mut headers, .. } = outbound;
+        let Outbound { verb, caller, session, mut headers, .. } = outbound;
         let question = Question::of(&verb);
         let (method, body) = match verb {
             Verb::Post(message) => {
@@ -174,10 +179,15 @@ impl HttpUpstream {
             .await
             .map_err(|_| UpstreamError::Timeout)?
             .map_err(|error| classify(&error))?;
-        self.reply(response, question).await
+        self.reply(response, question, Owner::Caller(caller)).await
     }
 
-    async fn reply(&self, response: Response<Incoming>, question: Question) -> Result<Reply, UpstreamError> {
+    async fn reply(
+        &self,
+        response: Response<Incoming>,
+        question: Question,
+        owner: Owner,
+    ) -> Result<Reply, UpstreamError> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
             let to = head
@@ -192,16 +202,16 @@ impl HttpUpstream {
             (true, media) if question == Question::Notice => {
                 // Some servers say "ok". Read it, so that the connection lives on; a stream or more is not worth it.
                 if !matches!(media, Media::Events) {
-                    let _ = self.collect(body, OPAQUE_BYTES).await;
+                    let _ = self.collect(body, OPAQUE_BYTES, owner).await;
                 }
                 Content::Empty
             }
             (true, Media::Events) => {
                 // Quiet is normal on a stream that waits for what happens; a dead peer is TCP's to find.
                 let idle = (question != Question::Stream).then_some(self.bounds.idle);
-                Content::Events(events(body, idle, self.bounds.message))
+                Content::Events(events(body, idle, self.bounds.message, memory::budget().hold(owner)))
             }
-            (_, Media::Json) => match self.collect(body, self.bounds.message).await? {
+            (_, Media::Json) => match self.collect(body, self.bounds.message, owner).await? {
                 text if !text.is_empty() => Content::Json(text),
                 _ if head.status.is_success() => return Err(UpstreamError::Garbage("an empty answer".to_owned())),
                 _ => Content::Empty,
@@ -213,7 +223,7 @@ impl HttpUpstream {
                     sent.unwrap_or_default()
                 )));
             }
-            (false, _) => match self.collect(body, OPAQUE_BYTES).await {
+            (false, _) => match self.collect(body, OPAQUE_BYTES, owner).await {
                 Ok(text) if text.is_empty() => Content::Empty,
                 Ok(text) => Content::Opaque(text),
                 Err(UpstreamError::TooLarge(_)) => Content::Empty, // The status says enough.
@@ -228,27 +238,21 @@ impl HttpUpstream {
         Ok(Reply { status: head.status, session, headers: passed(&head.headers), content })
     }
 
-    /// The whole body. One frame is shared, not copied.
-    async fn collect(&self, mut body: Incoming, limit: usize) -> Result<Bytes, UpstreamError> {
-        if body.size_hint().lower() > limit as u64 {
+    /// The whole body, held for its owner.
+    async fn collect(&self, mut body: Incoming, limit: usize, owner: Owner) -> Result<Bytes, UpstreamError> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > limit {
             return Err(UpstreamError::TooLarge(limit));
         }
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
+        let mut gathered = Gathered::new(memory::budget().hold(owner), 1);
+        gathered.expect(announced).await?;
         while let Some(bytes) = frame(&mut body, Some(self.bounds.idle)).await? {
-            if first.len() + rest.len() + bytes.len() > limit {
+            if gathered.len() + bytes.len() > limit {
                 return Err(UpstreamError::TooLarge(limit));
             }
-            if first.is_empty() && rest.is_empty() {
-                first = bytes;
-            } else {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&bytes);
-            }
+            gathered.push(bytes, limit).await?;
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(gathered.finish())
     }
 }
 
@@ -373,18 +377,29 @@ async fn frame(body: &mut Incoming, idle: Option<Duration>) -> Result<Option<Byt
 
 /// Decodes events. Dropping the stream drops the body, and hyper closes a connection whose body was not read to its
 /// end: in the modern era that cancels the request.
-fn events(body: Incoming, idle: Option<Duration>, limit: usize) -> EventStream {
-    let state = Some((body, Decoder::new(limit)));
+///
+/// `hold` is for what waits in the decoder and for the event that was handed out last: whoever asks for the next one has
+/// done with it.
+fn events(body: Incoming, idle: Option<Duration>, limit: usize, hold: Hold) -> EventStream {
+    let state = Some((body, Decoder::new(limit), hold));
     Box::pin(futures::stream::unfold(state, move |state| async move {
-        let (mut body, mut decoder) = state?;
+        let (mut body, mut decoder, mut hold) = state?;
+        hold.shrink(decoder.buffered());
         loop {
             match decoder.next() {
-                Some(Ok(event)) => return Some((Ok(event), Some((body, decoder)))),
+                Some(Ok(event)) => return Some((Ok(event), Some((body, decoder, hold)))),
                 Some(Err(TooLarge)) => return Some((Err(UpstreamError::TooLarge(limit)), None)),
                 None => {}
             }
             match frame(&mut body, idle).await {
-                Ok(Some(bytes)) => decoder.push(&bytes),
+                Ok(Some(bytes)) => {
+                    // Doubled, as the buffer grows, so that a long event does not ask for every packet.
+                    let needed = decoder.buffered() + bytes.len();
+                    if let Err(error) = hold.grow(needed.next_power_of_two().min(needed.max(limit))).await {
+                        return Some((Err(error.into()), None));
+                    }
+                    decoder.push(&bytes);
+                }
                 Ok(None) => {
                     return match decoder.finish() {
                         Ok(()) => None,

@@ -15,6 +15,7 @@ use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures::Stream;
 
+use super::memory::NoRoom;
 use super::protocol::envelope::Envelope;
 use super::protocol::era::Era;
 pub use super::protocol::sse::Event;
@@ -121,6 +122,9 @@ pub enum UpstreamError {
         /// Time until then.
         free_in: Duration,
     },
+    /// The server answered, but what the gateway holds for others leaves no memory for the answer now.
+    #[error("{0}: the server has answered, and its answer is lost")]
+    NoRoom(#[from] NoRoom),
     /// The session is unknown to the server: HTTP 404, the client starts again.
     #[error("the session does not exist")]
     NoSession,
@@ -184,7 +188,7 @@ impl UpstreamError {
             | Self::Lost(_)
             | Self::LegacyOnly => Reached::No,
             Self::Gone | Self::Exited(_) | Self::Garbage(_) | Self::Timeout | Self::TooLarge(_) => Reached::Maybe,
-            Self::Refused(_) => Reached::Yes,
+            Self::Refused(_) | Self::NoRoom(_) => Reached::Yes,
         }
     }
 }

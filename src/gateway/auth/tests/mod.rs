@@ -371,11 +371,48 @@ async fn the_cache_is_bounded() {
     let key = trusted.verify_signature(&Token::parse(token.as_bytes()).unwrap()).await.unwrap();
     for n in 0..30_000_u32 {
         let digest = Cache::digest(&n.to_be_bytes());
-        authenticator.cache.put(digest, Arc::clone(&verified), Arc::clone(&key), 0, now());
+        let entry = Entry { verified: Arc::clone(&verified), key: Arc::clone(&key), issuer: 0, bytes: 100 };
+        authenticator.cache.put(digest, entry, now());
         assert!(authenticator.cache.get(&digest, now()).is_some(), "the newest is always there");
     }
     let len = authenticator.cache.len();
     assert!((4_000..=10_000).contains(&len), "{len}");
+}
+
+#[tokio::test]
+async fn expired_tokens_leave_the_cache_without_anybody_asking_for_them() {
+    let signer = Signer::ed("k");
+    let authenticator = inline(&[&signer]);
+    let verified = verify(&authenticator, &signer.token(&claims())).await.unwrap();
+    let at = |seconds: i64| jiff::Timestamp::from_second(verified.expires + LEEWAY_SECONDS + seconds).unwrap();
+
+    authenticator.drop_expired(at(-1));
+    assert_eq!(authenticator.cache.len(), 1);
+    authenticator.drop_expired(at(0));
+
+    assert_eq!(
+        (authenticator.cache.len(), verified.has_expired(at(-1)), verified.has_expired(at(0))),
+        (0, false, true)
+    );
+}
+
+#[tokio::test]
+async fn long_tokens_are_kept_within_a_bound_in_bytes() {
+    let signer = Signer::ed("k");
+    let authenticator = inline(&[&signer]);
+    let verified = verify(&authenticator, &signer.token(&claims())).await.unwrap();
+    let token = signer.token(&claims());
+    let key = authenticator.issuers[0].verify_signature(&Token::parse(token.as_bytes()).unwrap()).await.unwrap();
+    let cache = Cache::bounded(1_000, 10 * TOKEN_BYTES);
+    for n in 0..1_000_u32 {
+        let digest = Cache::digest(&n.to_be_bytes());
+        let entry = Entry { verified: Arc::clone(&verified), key: Arc::clone(&key), issuer: 0, bytes: TOKEN_BYTES };
+        cache.put(digest, entry, now());
+        assert!(cache.get(&digest, now()).is_some(), "the newest is always there");
+    }
+
+    assert!((16..=160).contains(&cache.len()), "{}", cache.len());
+    assert_eq!(cache.bytes(), cache.len() * TOKEN_BYTES);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use super::queue::{Measured, Sink, Source, bounded};
 use super::shared::Wishes;
 use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, Loss, UpstreamError};
+use crate::gateway::memory;
 use crate::gateway::protocol::envelope::{Envelope, Invalid, Kind};
 use crate::gateway::protocol::era::Era;
 
@@ -379,10 +380,10 @@ impl Child {
             Delivery::Last(sink, text) => {
                 state.asked = now;
                 // A full queue has lost messages already: the client sees a stream that ends too early.
-                let _ = sink.push(Out::Last(text.into()));
+                let _ = sink.push(Out::Last(self.held(text)));
             }
             Delivery::Note(own, sink, text) => {
-                if sink.push(Out::Note(text.into())).is_err() {
+                if sink.push(Out::Note(self.held(text))).is_err() {
                     // Its client reads too slowly. Nobody else may wait for it: the stream ends.
                     state.calls.abandon(own, now);
                     drop(state);
@@ -390,7 +391,7 @@ impl Child {
                 }
             }
             Delivery::Sessions(whose, text) => {
-                let message = Bytes::from(text);
+                let message = self.held(text);
                 let State { mailboxes, wishes, .. } = &mut *state;
                 for (session, mailbox) in mailboxes {
                     if matches!(&whose, Whose::Watching(uri) if !wishes.watchers.watches(session, uri)) {
@@ -407,6 +408,13 @@ impl Child {
                 tracing::debug!(server = %self.name, why, "a message of the server was dropped");
             }
         }
+    }
+
+    /// A message on its way to a client, held until it is written there. Its line was held before it was read.
+    fn held(&self, message: String) -> Bytes {
+        let mut hold = memory::budget().hold(memory::Owner::Server(self.name.clone()));
+        hold.take_over(message.len());
+        hold.attach(message.into())
     }
 
     /// Sends without waiting: the reader of a child must never wait for its writer.

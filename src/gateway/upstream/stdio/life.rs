@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::child::{Child, End, Queued};
 use super::process::{Pipes, Process};
 use super::wire::{Line, Lines};
+use crate::gateway::memory;
 
 /// Longest line of standard error that is logged whole, in bytes.
 const STDERR_LINE: usize = 8 << 10;
@@ -81,7 +82,8 @@ pub(super) async fn live(
 }
 
 async fn read(child: &Child, stdout: impl AsyncRead + Unpin) -> End {
-    let mut lines = Lines::new(stdout, child.bounds.message);
+    let hold = memory::budget().hold(memory::Owner::Server(child.name.clone()));
+    let mut lines = Lines::counted(stdout, child.bounds.message, hold);
     loop {
         match lines.next().await {
             Ok(Some(Line::Whole(line))) => child.receive(&line),
@@ -90,7 +92,11 @@ async fn read(child: &Child, stdout: impl AsyncRead + Unpin) -> End {
                 child.report_odd(&head, "it is too long");
                 return End::TooLarge;
             }
-            Ok(None) | Err(_) => return End::Gone,
+            Ok(None) => return End::Gone,
+            Err(error) => {
+                tracing::warn!(server = %child.name, %error, "the server's output cannot be read any more");
+                return End::Gone;
+            }
         }
     }
 }

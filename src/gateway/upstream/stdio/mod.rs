@@ -48,9 +48,9 @@ use ::http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
 use super::{ANONYMOUS, Content, Event, EventStream, Loss, Outbound, Reached, Reply, UpstreamError, Verb};
-use crate::gateway::limits;
 use crate::gateway::protocol::envelope::{Envelope, Kind};
 use crate::gateway::protocol::era::Era;
+use crate::gateway::{limits, memory};
 use pool::{Pool, Seat};
 use shared::Change;
 
@@ -178,7 +178,7 @@ impl Default for Bounds {
             idle: limits::UPSTREAM_IDLE,
             write: Duration::from_secs(10),
             grace: Duration::from_secs(2),
-            message: limits::MESSAGE_BYTES,
+            message: memory::budget().largest_message(),
         }
     }
 }

@@ -5,6 +5,9 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use crate::gateway::limits;
+use crate::gateway::memory::Hold;
+
 /// Smallest room for one read, in bytes.
 const READ: usize = 8 << 10;
 /// What is kept of a line that is too long, in bytes.
@@ -19,6 +22,8 @@ pub(super) struct Lines<R> {
     limit: usize,
     /// The rest of a line that was too long is still to be thrown away.
     skipping: bool,
+    /// Memory for a line that is longer than a read, where it is counted.
+    hold: Option<Hold>,
 }
 
 /// One line, without its end.
@@ -32,7 +37,12 @@ pub(super) enum Line {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(super) fn new(input: R, limit: usize) -> Self {
-        Self { input, buffer: BytesMut::new(), scanned: 0, limit, skipping: false }
+        Self { input, buffer: BytesMut::new(), scanned: 0, limit, skipping: false, hold: None }
+    }
+
+    /// With memory for long lines in a budget. Where there is no room the pipe waits, and with it the server.
+    pub(super) fn counted(input: R, limit: usize, hold: Hold) -> Self {
+        Self { hold: Some(hold), ..Self::new(input, limit) }
     }
 
     /// The next line, `None` at the end. What follows the last line end counts as a line. Safe to drop and call again.
@@ -54,6 +64,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 return Ok(Some(self.judge(&whole)));
             }
             self.scanned = self.buffer.len();
+            if let Some(hold) = &mut self.hold {
+                // Doubled, as the buffer grows.
+                let needed = (self.buffer.len() + READ).next_power_of_two().min(self.limit + READ);
+                if self.buffer.len() < READ {
+                    hold.shrink(0);
+                } else if hold.grow_within(needed, limits::MEMORY_STALL).await.is_err() {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+            }
             self.buffer.reserve(READ);
             if self.input.read_buf(&mut self.buffer).await? == 0 {
                 let rest = self.buffer.split().freeze();
