@@ -79,7 +79,7 @@ async fn bodies_that_are_held_back_and_a_list_of_16_mib_leave_others_served_with
     assert_eq!(ada.call("ok", json!({"big": big})).await.text().len(), MIB + r#"ok {"big":""}"#.len());
     let listed = toolgate.modern("large", "ada").request("tools/list", json!({})).await;
     assert!(listed.body.len() > 15 * MIB, "{}", listed.body.len());
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
 
     let mut answers = Vec::new();
     for answer in held {
@@ -116,7 +116,7 @@ async fn without_descriptors_it_rests_warns_once_a_second_and_serves_again() {
     let (cpu_before, before, begun) = (cpu(process), warnings(), Instant::now());
     tokio::time::sleep(Duration::from_secs(2)).await; // What it does meanwhile is what is measured.
 
-    let used = cpu(process) - cpu_before;
+    let used = cpu(process).saturating_sub(cpu_before);
     assert!(used < begun.elapsed() / 4, "{used:?} of a processor in {:?}", begun.elapsed());
     let warned = (warnings() - before) as u64;
     assert!((1..=begun.elapsed().as_secs() + 1).contains(&warned), "{warned} warnings in {:?}", begun.elapsed());
