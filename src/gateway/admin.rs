@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::body::Body;
+use super::memory;
 use super::server::Shared;
 use super::upstream::Upstream;
 
@@ -65,5 +66,6 @@ fn metrics(shared: &Shared) -> String {
             }
         }
     }
+    shared.metrics.held(memory::budget().held());
     shared.metrics.render()
 }

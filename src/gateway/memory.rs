@@ -45,7 +45,7 @@ pub struct NoRoom;
 
 /// What may be held. Clones are one budget.
 #[derive(Clone)]
-pub(crate) struct Budget(Arc<Shared>);
+pub(super) struct Budget(Arc<Shared>);
 
 struct Shared {
     /// Bytes that may be held at once.
@@ -71,7 +71,7 @@ pub(super) fn set_limit(limit: Option<usize>) {
 }
 
 /// The budget of this process: there is one, as there is one memory.
-pub(crate) fn budget() -> &'static Budget {
+pub(super) fn budget() -> &'static Budget {
     PROCESS.get_or_init(|| Budget::new(limit::of_control_group().unwrap_or(limits::MEMORY)))
 }
 
@@ -102,7 +102,7 @@ impl Budget {
     }
 
     /// Bytes that are held now.
-    pub(crate) fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.0.table.lock().held
     }
 

@@ -42,7 +42,6 @@ use prometheus::{
 };
 
 use crate::gateway::audit::{Audit, Outcome};
-use crate::gateway::memory;
 use crate::gateway::protocol::methods::Class;
 
 use super::labels::{CLASSES, class_index};
@@ -273,6 +272,11 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
     }
 
+    /// Bytes of messages that are held now.
+    pub fn held(&self, bytes: usize) {
+        self.own.held.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     fn read_own(&self) {
         let own = &self.own;
         let set = |gauge: &IntGauge, value: Option<u64>| {
@@ -288,7 +292,6 @@ impl Metrics {
             raise(&own.audit_left_out, stats.left_out);
             own.audit_failing.set(stats.failing.into());
         }
-        set(&own.held, u64::try_from(memory::budget().held()).ok());
         let (memory, threads) = process::memory_and_threads();
         set(&own.memory, memory);
         set(&own.threads, threads);
