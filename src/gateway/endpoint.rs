@@ -209,6 +209,7 @@ pub(super) struct Caller {
 impl Caller {
     /// One string for (issuer, subject). All callers without a token have one too, and share their bounds among
     /// themselves alone. Never `None`, which is the gateway's own.
+    #[allow(clippy::unnecessary_wraps)] // `None` is the gateway's own key wherever this one is used.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
         static ANONYMOUS: LazyLock<Arc<str>> = LazyLock::new(|| upstream::ANONYMOUS.into());
         Some(self.verified.as_ref().map_or(&ANONYMOUS, |verified| &verified.key))

@@ -133,6 +133,7 @@ pub enum OnLoss {
 }
 
 impl OnLoss {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

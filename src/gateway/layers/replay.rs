@@ -421,7 +421,7 @@ impl Pace {
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let next = match self.last {
             Some((last, wait)) if now.saturating_duration_since(last) < wait => {
-                return Err(wait - now.saturating_duration_since(last));
+                return Err(wait.saturating_sub(now.saturating_duration_since(last)));
             }
             Some((last, wait)) if now.saturating_duration_since(last) < KEPT => (wait * 2).min(limits::REPLAY_PACE),
             Some(_) | None => FIRST,

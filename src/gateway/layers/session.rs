@@ -81,7 +81,9 @@ impl Session {
         self.pending.lock().close_cut();
         let events = std::mem::take(&mut *self.events.lock());
         let mut past = self.past_events.lock();
-        events.into_iter().for_each(|event| remember(&mut past, EVENTS, event));
+        for event in events {
+            remember(&mut past, EVENTS, event);
+        }
     }
 }
 

@@ -53,16 +53,14 @@ pub(super) fn choose(caller: Option<&Arc<str>>, held: &[Held], most: Most, now: 
     let asked = || held.iter().enumerate().filter(|(_, one)| !is_own || one.caller.as_ref() == caller);
     let gives_way = |one: &Held| one.idle_since.filter(|since| now.saturating_duration_since(*since) >= one.spare);
     let idle = asked().filter_map(|(at, one)| Some((at, holds(one.caller.as_ref()), gives_way(one)?)));
-    match idle.min_by_key(|(_, holds, since)| (std::cmp::Reverse(*holds), *since)) {
-        Some((at, ..)) => Choice::Instead(at),
-        None => {
-            let left = |one: &Held| match one.idle_since {
-                Some(since) => one.spare.saturating_sub(now.saturating_duration_since(since)),
-                None => one.spare, // Its call must end first, and that is known to nobody.
-            };
-            Choice::Full { free_in: asked().map(|(_, one)| left(one)).min().unwrap_or_default(), is_own }
-        }
+    if let Some((at, ..)) = idle.min_by_key(|(_, holds, since)| (std::cmp::Reverse(*holds), *since)) {
+        return Choice::Instead(at);
     }
+    let left = |one: &Held| match one.idle_since {
+        Some(since) => one.spare.saturating_sub(now.saturating_duration_since(since)),
+        None => one.spare, // Its call must end first, and that is known to nobody.
+    };
+    Choice::Full { free_in: asked().map(|(_, one)| left(one)).min().unwrap_or_default(), is_own }
 }
 
 #[cfg(test)]
