@@ -23,6 +23,7 @@ use super::mailbox::Mailbox;
 use super::process::{Pipes, Process};
 use super::queue::{Measured, Sink, Source, bounded};
 use super::shared::Wishes;
+use super::ticket::{Ticket, answers};
 use super::wire::frame;
 use super::{Bounds, Content, Event, EventStream, Loss, UpstreamError};
 use crate::gateway::memory;
@@ -39,7 +40,7 @@ const WARNINGS: u32 = 10;
 /// A running child process.
 pub(super) struct Child {
     pub(super) name: Arc<str>,
-    era: Era,
+    pub(super) era: Era,
     pub(super) bounds: Bounds,
     lines: mpsc::Sender<Queued>,
     pub(super) state: Mutex<State>,
@@ -418,7 +419,7 @@ impl Child {
     }
 
     /// Sends without waiting: the reader of a child must never wait for its writer.
-    fn push(&self, message: String) {
+    pub(super) fn push(&self, message: String) {
         if self.lines.try_send(Queued { line: frame(message), call: None }).is_err() {
             tracing::debug!(server = %self.name, "a message for the server was dropped: it does not read");
         }
@@ -444,7 +445,7 @@ impl Child {
         state.mailboxes.clear();
     }
 
-    fn error(&self, failure: Failure) -> UpstreamError {
+    pub(super) fn error(&self, failure: Failure) -> UpstreamError {
         match failure.end {
             _ if failure.is_unsent => UpstreamError::Unsent,
             End::Gone | End::Parked => UpstreamError::Gone,
@@ -477,69 +478,8 @@ impl State {
     }
 }
 
-/// Holds the place of a call. Dropping it early abandons the call; in the modern era that cancels it at the child,
-/// in the legacy era a lost connection is no cancellation.
-struct Ticket {
-    child: Arc<Child>,
-    own: u64,
-    over: bool,
-}
-
-impl Ticket {
-    /// Gives the call up, and says so to the child.
-    fn cancel(&mut self) {
-        if !std::mem::replace(&mut self.over, true) {
-            self.child.state.lock().calls.abandon(self.own, Instant::now());
-            self.child.push(cancelled(self.own, "nobody waits for the answer any more"));
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        match self.child.era {
-            _ if self.over => {}
-            Era::Modern => self.cancel(),
-            Era::Legacy => self.child.state.lock().calls.abandon(self.own, Instant::now()),
-        }
-    }
-}
-
-/// The messages of a call, from its first to its last.
-fn answers(first: Bytes, source: Source<Out>, ticket: Ticket, idle: Option<Duration>) -> EventStream {
-    let rest = futures::stream::unfold(Some((source, ticket)), move |state| async move {
-        let (mut source, mut ticket) = state?;
-        let next = match idle {
-            None => source.next().await,
-            Some(idle) => {
-                let Ok(next) = timeout(idle, source.next()).await else {
-                    ticket.cancel();
-                    return Some((Err(UpstreamError::Timeout), None));
-                };
-                next
-            }
-        };
-        match next {
-            Some(Out::Note(message)) => Some((Ok(Event::message(message)), Some((source, ticket)))),
-            Some(Out::Last(message)) => {
-                ticket.over = true;
-                Some((Ok(Event::message(message)), None))
-            }
-            Some(Out::Cancelled) => {
-                ticket.over = true;
-                None
-            }
-            Some(Out::Failed(failure)) => {
-                let error = ticket.child.error(failure);
-                Some((Err(error), None))
-            }
-            None => Some((Err(UpstreamError::Gone), None)),
-        }
-    });
-    Box::pin(futures::stream::once(async { Ok(Event::message(first)) }).chain(rest))
-}
-
-fn cancelled(own: u64, reason: &str) -> String {
+/// What tells a child that nobody waits for a call any more.
+pub(super) fn cancelled(own: u64, reason: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{own},"reason":"{reason}"}}}}"#
     )

@@ -8,6 +8,7 @@
 //! fairness  PURE  which gives way
 //! greeting  what the gateway itself says to a child: initialize, server/discover
 //! child     one child: what is said to it, and whom its lines are for
+//! ticket    the messages of one call to it
 //! life      its pipes, from its start to its end
 //! calls     PURE  ids, tokens, and whom a message belongs to
 //! mailbox   a session's own stream
@@ -36,6 +37,7 @@ mod process;
 mod queue;
 mod shared;
 mod spawned;
+mod ticket;
 mod watchers;
 mod wire;
 
