@@ -75,9 +75,9 @@ pub enum Json {
     Bool(bool),
     Number(f64),
     Text(Vec<u16>),
-    List(Vec<Json>),
+    List(Vec<Self>),
     /// In the order of the text, with all equal keys.
-    Object(Vec<(Vec<u16>, Json)>),
+    Object(Vec<(Vec<u16>, Self)>),
 }
 
 /// How members are looked up.
@@ -114,9 +114,9 @@ impl Json {
     pub fn dump(&self, out: &mut String) {
         let units = |units: &[u16], out: &mut String| {
             out.push('"');
-            units.iter().for_each(|unit| {
+            for unit in units {
                 let _ = write!(out, "{unit:04x}");
-            });
+            }
             out.push('"');
         };
         match self {
