@@ -297,7 +297,7 @@ impl State {
         match fate {
             Fate::Pass if message.method == ACKNOWLEDGED => {
                 let acknowledged = self.changes.as_mut().and_then(|changes| changes.acknowledged(message.text()));
-                let text = acknowledged.as_deref().unwrap_or(message.text());
+                let text = acknowledged.as_deref().unwrap_or_else(|| message.text());
                 let clean = meta::strip_own(text);
                 Ok(Some(sse::frame(&event, clean.as_deref().unwrap_or(text))))
             }

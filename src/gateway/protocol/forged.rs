@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(found.cuts.len(), usize::from(2 * depth < MAX_DEPTH as usize - 1));
         }
         let nested =
-            |depth: usize| format!(r#"{}1{}"#, r#"{"_meta":{"toolgate.dev/x":"#.repeat(depth), "}}".repeat(depth));
+            |depth: usize| format!("{}1{}", r#"{"_meta":{"toolgate.dev/x":"#.repeat(depth), "}}".repeat(depth));
         for depth in [1, 10, 1000] {
             let text = nested(depth);
             assert!(find(&text).steps <= text.len());

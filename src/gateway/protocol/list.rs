@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn what_stands_around_the_result_keeps_its_bytes() {
-        let whole = r#"{ "result": {"a":[9],"tools":[{"name":"a"}, {"name":"b"}],"tools":[],"z": 1e2}, "id":1 }"#;
+        let whole = r#"{ "result": {"a":[9],"tools":[{"name":"a"}, {"name":"b"}],"y":[],"z": 1e2}, "id":1 }"#;
         let result = whole.find("{\"a\"").unwrap()..whole.rfind(", \"id\"").unwrap();
 
         let replace = |name: &str, _: &str| if name == "b" { Entry::Replace("{}".to_owned()) } else { Entry::Keep };
         let filtered = filter(List::Tools, whole, result, replace).unwrap().unwrap();
 
-        assert_eq!(filtered, r#"{ "result": {"a":[9],"tools":[{"name":"a"},{}],"tools":[],"z": 1e2}, "id":1 }"#);
+        assert_eq!(filtered, r#"{ "result": {"a":[9],"tools":[{"name":"a"},{}],"y":[],"z": 1e2}, "id":1 }"#);
     }
 
     #[test]

@@ -299,11 +299,11 @@ impl StdioUpstream {
             return self.change(&seat, message, change).await;
         };
         let seat = self.pool.session(session, caller.as_ref())?;
-        let sent = match change {
+        let reply = match change {
             Some(change) => self.change(&seat, message, change).await,
             None => self.call(&seat, message).await,
         };
-        sent.map_err(|error| lost(error, &seat))
+        reply.map_err(|error| lost(error, &seat))
     }
 
     /// What one caller wants changed at a server that several share.
