@@ -8,6 +8,7 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing)] // A panic is how a finding is told.
 
 #[path = "../reference/mod.rs"]
+#[allow(dead_code)] // A test dumps what it reads.
 mod reference;
 
 #[path = "server-message/wire.rs"]
@@ -104,6 +105,7 @@ impl Bench {
                 hosts: Vec::new(),
                 tls: None,
                 sole: None,
+                memory: None,
             };
             let gateway = Gateway::start(settings).await.expect("it starts");
             let url = format!("http://{}/mcp", server.address);
@@ -124,8 +126,7 @@ impl Bench {
             _ => (input, input),
         };
         let cut = |bytes: &[u8]| bytes.chunks(packets).map(<[u8]>::to_vec).collect();
-        *server.script.lock().expect("not poisoned") =
-            Script { events: case.events, answer: cut(first), replayed: cut(replayed) };
+        *server.script.lock() = Script { events: case.events, answer: cut(first), replayed: cut(replayed) };
         runtime.block_on(async {
             let mut headers = case.headers();
             if !case.modern {

@@ -21,7 +21,10 @@ impl Stage {
         let replay = folder.scratch("replay");
         std::fs::create_dir(&replay).unwrap();
         let flags = ["--replay", replay.to_str().unwrap()];
-        let folder = folder.hostile_stdio("stdio", &flags, json!({"registration": "Auto", "sessions": "PerClient"}));
+        let folder = folder
+            .hostile_stdio("stdio", &flags, json!({"registration": "Auto", "sessions": "PerClient"}))
+            .overlay("stdio", "maxChildren", json!(32))
+            .overlay("stdio", "childrenPerCaller", json!(16)); // Each case has a session of its own.
         Self { hostile, replay, toolgate: Toolgate::start(folder).await }
     }
 

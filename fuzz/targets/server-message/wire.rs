@@ -1,8 +1,9 @@
 //! HTTP/1.1, as much as the target needs: a server that sends what it is told, and a client that keeps what it gets.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -49,7 +50,7 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>) -> Option<()> {
             format!("HTTP/1.1 200 OK\r\n{more}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{text}")
         };
         let (events, packets) = {
-            let script = script.lock().expect("not poisoned");
+            let script = script.lock();
             if head.first.starts_with("GET") {
                 (true, script.replayed.clone())
             } else if asks("ping") {
@@ -112,13 +113,12 @@ impl Client {
             body.len()
         );
         for _ in 0..2 {
-            let mut stream = match self.stream.take() {
-                Some(stream) => stream,
-                None => {
-                    let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
-                    stream.set_nodelay(true).expect("a socket");
-                    BufReader::new(stream)
-                }
+            let mut stream = if let Some(stream) = self.stream.take() {
+                stream
+            } else {
+                let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
+                stream.set_nodelay(true).expect("a socket");
+                BufReader::new(stream)
             };
             // A connection that was kept may have been closed meanwhile.
             if stream.write_all(request.as_bytes()).await.is_err() {

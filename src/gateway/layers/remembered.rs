@@ -173,7 +173,9 @@ mod tests {
 
     fn of(messages: &[(&str, &str)]) -> Remembered {
         let mut remembered = Remembered::new(Some(&message("initialize", r#"{"protocolVersion":"2025-11-25"}"#)));
-        messages.iter().for_each(|(method, params)| remembered.note(&message(method, params)));
+        for (method, params) in messages {
+            remembered.note(&message(method, params));
+        }
         remembered
     }
 
