@@ -95,6 +95,8 @@ pub const INPUT_REQUESTS: usize = 64;
 pub const TOKENS: u64 = 10_000;
 /// Names of one list that are remembered for one caller, in bytes: beyond it every new policy counts as a change.
 pub const LISTED_BYTES: usize = 64 << 10;
+/// What all callers of one server listed, in bytes: beyond it whoever listed least lately is forgotten.
+pub const LISTINGS_BYTES: u64 = 4 << 20;
 /// Shortest time between two notifications of the gateway's own that lists have changed, on one stream.
 pub const LIST_CHANGED: Duration = Duration::from_secs(1);
 /// Time after which a stream looks again whether time alone has changed what its caller may see.

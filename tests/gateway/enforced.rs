@@ -1,8 +1,5 @@
 //! What was acknowledged is enforced: for bodies that trickle in, tasks that outlive a right, streams that stay open.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::channel::mpsc;
 use futures::{SinkExt as _, StreamExt as _};
@@ -10,9 +7,7 @@ use http_body_util::StreamBody;
 use hyper::Method;
 use hyper::body::Frame;
 use serde_json::json;
-use toolgate::local::tokens::Mint;
-use toolgate::policy::snapshot::{Role, Subject};
-use toolgate::policy::{Identity, Snapshot};
+use toolgate::policy::Snapshot;
 
 use crate::support::http::{self, Answer};
 use crate::support::policy::PolicyServer;
@@ -73,26 +68,7 @@ async fn a_call_whose_body_trickles_in_is_decided_by_the_policy_that_was_acknowl
 async fn a_token_of_an_issuer_that_went_while_the_body_arrived_is_not_accepted() {
     let server = Server::start("fixture-hostile", &[]);
     let (pod, policy) = (Pod::new("issuers", ["--upstream", server.url.as_str()]), PolicyServer::start().await);
-    let ada = Identity {
-        issuer: "corp".to_owned(),
-        subject: "ada".to_owned(),
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        claims: json!({"sub": "ada"}).as_object().cloned().unwrap(),
-    };
-    let mut mint = Mint::new(Duration::from_mins(10));
-    mint.renew(&BTreeMap::from([("ada".to_owned(), ada)])).unwrap();
-    let open = pod.allowing(&["ok"]);
-    let subjects = vec![Subject::User { issuer: "corp".to_owned(), name: "ada".to_owned() }];
-    let roles = open.roles.iter().map(|role| Role { subjects: subjects.clone(), ..role.clone() }).collect();
-    let trusting = Snapshot {
-        issuers: vec![mint.issuer("corp", "https://login.example.com")],
-        roles,
-        anonymous: None,
-        ..open.clone()
-    };
-    let now = jiff::Timestamp::now();
-    let token = mint.tokens("https://login.example.com", &trusting.urls, now).unwrap()["ada"].clone();
+    let (trusting, token) = pod.allowing_ada(&["ok"]);
     policy.publish(policy.seal(&trusting, &version(1))).await;
     let gateway = pod.start(&policy).await;
     ready(&gateway).await;

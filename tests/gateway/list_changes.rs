@@ -1,13 +1,8 @@
 //! A caller on an open stream is told when policy shows it other names than it listed.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use hyper::Method;
 use serde_json::{Value, json};
-use toolgate::local::tokens::Mint;
-use toolgate::policy::snapshot::{Role, Subject};
-use toolgate::policy::{Identity, Snapshot};
+use toolgate::policy::Snapshot;
 
 use crate::support::folder::role;
 use crate::support::http::Stream;
@@ -126,17 +121,7 @@ async fn a_server_without_a_stream_of_its_own_keeps_no_change_from_its_callers()
 async fn a_stream_ends_when_the_issuer_of_its_token_is_not_trusted_any_more() {
     let server = Server::start("fixture-hostile", &[]);
     let (pod, policy) = (Pod::new("untrusted", ["--upstream", server.url.as_str()]), PolicyServer::start().await);
-    let claims = json!({"sub": "ada"}).as_object().cloned().unwrap();
-    let (issuer, subject) = ("corp".to_owned(), "ada".to_owned());
-    let ada = Identity { issuer, subject, groups: Vec::new(), scopes: Vec::new(), claims };
-    let mut mint = Mint::new(Duration::from_mins(10));
-    mint.renew(&BTreeMap::from([("ada".to_owned(), ada)])).unwrap();
-    let base = "https://login.example.com";
-    let open = pod.allowing(&["ok"]);
-    let subjects = vec![Subject::User { issuer: "corp".to_owned(), name: "ada".to_owned() }];
-    let roles = open.roles.iter().map(|role| Role { subjects: subjects.clone(), ..role.clone() }).collect();
-    let trusting = Snapshot { issuers: vec![mint.issuer("corp", base)], roles, anonymous: None, ..open };
-    let token = mint.tokens(base, &trusting.urls, jiff::Timestamp::now()).unwrap()["ada"].clone();
+    let (trusting, token) = pod.allowing_ada(&["ok"]);
     policy.publish(policy.seal(&trusting, &version(1))).await;
     let gateway = pod.start(&policy).await;
     ready(&gateway).await;

@@ -3,7 +3,6 @@
 //! A stdio server has ids of the gateway's own, so there a cancellation that names no call of its sender finds nothing.
 //! Over HTTP ids travel as they are, and a server without sessions cannot tell two callers with equal ids apart.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 
 use crate::gateway::protocol::envelope::{Envelope, Kind};
+use crate::gateway::protocol::id::Id;
 use crate::gateway::protocol::json::members;
 use crate::gateway::upstream::{Content, Event, EventStream, Reply, UpstreamError};
 
@@ -30,10 +30,10 @@ pub(in crate::gateway) struct InFlight {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By id, as JSON text: whoever has such a request, once for each.
-    running: HashMap<Box<str>, Vec<Sender>>,
+    /// By id: whoever has such a request, once for each.
+    running: HashMap<Id, Vec<Sender>>,
     /// Those that nobody waits for, oldest first.
-    left: VecDeque<(Sender, Box<str>)>,
+    left: VecDeque<(Sender, Id)>,
 }
 
 /// One request that runs. Dropping it says that nobody waits for it any more.
@@ -41,15 +41,15 @@ struct Table {
 pub(in crate::gateway) struct Running {
     of: InFlight,
     sender: Sender,
-    id: Box<str>,
+    id: Id,
     /// A lost connection is no cancellation: it may still be cancelled.
     outlives: bool,
 }
 
 impl InFlight {
-    /// A request begins. `outlives`: its sender may still cancel it when its connection was lost.
+    /// A request with this id (JSON text) begins. `outlives`: its sender may still cancel it when its connection was lost.
     pub(in crate::gateway) fn begin(&self, sender: Sender, id: &str, outlives: bool) -> Running {
-        let id: Box<str> = spelled(id).into();
+        let id = Id::of(id);
         self.table.lock().running.entry(id.clone()).or_default().push(sender.clone());
         Running { of: self.clone(), sender, id, outlives }
     }
@@ -59,14 +59,14 @@ impl InFlight {
         let params = message.params().and_then(members).unwrap_or_default();
         let Some((_, id)) = params.iter().find(|(key, _)| key == "requestId") else { return false };
         let table = self.table.lock();
-        let Some(senders) = table.running.get(&*spelled(id.get())) else { return false };
+        let Some(senders) = table.running.get(&Id::of(id.get())) else { return false };
         let is_own = |other: &Sender| **other == *sender;
         senders.iter().all(is_own)
     }
 }
 
 impl Table {
-    fn end(&mut self, sender: &str, id: &str) {
+    fn end(&mut self, sender: &str, id: &Id) {
         let Some(senders) = self.running.get_mut(id) else { return };
         if let Some(at) = senders.iter().position(|other| **other == *sender) {
             senders.swap_remove(at);
@@ -136,15 +136,6 @@ impl Stream for Answering {
         }
         next
     }
-}
-
-/// One spelling of an id: the same string may be escaped in several ways.
-fn spelled(id: &str) -> Cow<'_, str> {
-    if !id.contains('\\') {
-        return Cow::Borrowed(id);
-    }
-    let text: Option<String> = serde_json::from_str(id).ok();
-    text.and_then(|text| serde_json::to_string(&text).ok()).map_or(Cow::Borrowed(id), Cow::Owned)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::listed::Comparison;
+use super::listed::{Comparison, Listings};
 use crate::gateway::endpoint::{Caller, Endpoint, Force};
 use crate::gateway::limits;
 use crate::gateway::protocol::list_changed::{self, Kind};
@@ -49,7 +49,7 @@ pub(super) struct ListChanges {
 impl ListChanges {
     pub(super) fn new(subscription: Subscription, endpoint: &Endpoint, force: Arc<Force>, caller: &Caller) -> Self {
         let is_open = subscription.id.is_none();
-        let comparison = Comparison::new(endpoint.listings.of(caller), force, caller);
+        let comparison = Comparison::new(force, caller);
         let policies = endpoint.policies.subscribe();
         Self { subscription, comparison, policies, compared: None, last: Instant::now(), is_open }
     }
@@ -67,10 +67,10 @@ impl ListChanges {
     }
 
     /// The events that announce what has changed by now; `None` if nothing has.
-    pub(super) fn compare(&mut self, force: &Arc<Force>, caller: &Caller) -> Option<Bytes> {
+    pub(super) fn compare(&mut self, listings: &Listings, force: &Arc<Force>, caller: &Caller) -> Option<Bytes> {
         self.compared = Some(*self.policies.borrow_and_update());
         self.last = Instant::now();
-        let changed = self.comparison.changed(force, caller, Timestamp::now());
+        let changed = self.comparison.changed(listings, force, caller, Timestamp::now());
         let kinds = self.subscription.kinds.iter().filter(|kind| changed.iter().any(|list| Kind::of(*list) == **kind));
         let id = self.subscription.id.as_deref();
         let events: Vec<Bytes> = kinds.map(|kind| sse::encode(&kind.notification(id))).collect();

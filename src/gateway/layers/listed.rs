@@ -17,7 +17,8 @@ use crate::gateway::protocol::methods::List;
 use crate::policy::snapshot::Registration;
 use crate::policy::{Item, SubjectView};
 
-/// The lists that callers of one server got. Bounded: the caller who listed least lately is forgotten.
+/// The lists that callers of one server got. Bounded: whoever listed least lately is forgotten, and then told of every
+/// new policy.
 pub(in crate::gateway) struct Listings {
     callers: moka::sync::Cache<Option<Arc<str>>, Arc<Listed>>,
     /// Pages that were listed lately: most callers get the same ones, which are kept once.
@@ -41,8 +42,8 @@ struct Listing {
     pages: Vec<Arc<Page>>,
     /// Digest over the names that the caller got.
     shown: u64,
-    /// The token with which it was listed.
-    token: Option<Arc<Verified>>,
+    /// The token with which it was listed. It is not kept alive: those that count are bounded elsewhere.
+    token: Option<Weak<Verified>>,
     /// Too many names to remember: any policy may show others.
     is_cut: bool,
 }
@@ -53,7 +54,10 @@ struct Page(Vec<Box<str>>);
 
 impl Default for Listings {
     fn default() -> Self {
-        let callers = moka::sync::Cache::builder().max_capacity(limits::TOKENS).build();
+        let callers = moka::sync::Cache::builder()
+            .max_capacity(limits::LISTINGS_BYTES)
+            .weigher(|_, listed: &Arc<Listed>| listed.weight())
+            .build();
         Self { callers, pages: Mutex::default() }
     }
 }
@@ -77,15 +81,16 @@ impl Listings {
         if !follows {
             *listing = Listing { number: listing.number, ..Listing::default() };
         }
-        listing.token.clone_from(&caller.verified);
+        listing.token = caller.verified.as_ref().map(Arc::downgrade);
         listing.is_cut |= page.is_none();
         listing.pages.extend(page);
-        let bytes = |page: &Arc<Page>| page.0.iter().map(|name| name.len() + size_of::<Box<str>>()).sum::<usize>();
-        if listing.pages.iter().map(bytes).sum::<usize>() > limits::LISTED_BYTES {
+        if listing.pages.iter().map(|page| page.bytes()).sum::<usize>() > limits::LISTED_BYTES {
             listing.pages.clear();
             listing.is_cut = true;
         }
         listing.shown = listing.digest(list, force, &caller.view, now);
+        drop(lists);
+        self.callers.insert(caller.key().cloned(), listed); // It may weigh more by now.
     }
 
     /// What a caller listed last.
@@ -105,11 +110,28 @@ impl Listings {
     }
 }
 
+impl Page {
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|name| name.len() + size_of::<Box<str>>()).sum()
+    }
+}
+
+impl Listed {
+    /// What it takes to remember this, in bytes. A page that others got as well is weighed once, with its first reader.
+    fn weight(&self) -> u32 {
+        let lists = self.lists.lock();
+        let own = lists.values().flat_map(|listing| &listing.pages).filter(|page| Arc::strong_count(page) == 1);
+        let bytes =
+            size_of::<Self>() + lists.len() * size_of::<Listing>() + own.map(|page| page.bytes()).sum::<usize>();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
 impl Listing {
     /// Whether it was made with the caller's very token.
     fn is_by(&self, caller: &Caller) -> bool {
         match (&self.token, &caller.verified) {
-            (Some(listed), Some(own)) => Arc::ptr_eq(listed, own),
+            (Some(listed), Some(own)) => std::ptr::eq(listed.as_ptr(), Arc::as_ptr(own)),
             (None, None) => true,
             _ => false,
         }
@@ -154,7 +176,6 @@ pub(in crate::gateway) fn shown<'a>(
 
 /// A comparison of what a caller listed last with what it would see now, over time.
 pub(super) struct Comparison {
-    listings: Arc<Listed>,
     /// What was enforced at the last comparison.
     force: Arc<Force>,
     view: Arc<SubjectView>,
@@ -163,15 +184,24 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(listings: Arc<Listed>, force: Arc<Force>, caller: &Caller) -> Self {
-        Self { listings, force, view: caller.view.clone(), compared: BTreeMap::new() }
+    pub(super) fn new(force: Arc<Force>, caller: &Caller) -> Self {
+        Self { force, view: caller.view.clone(), compared: BTreeMap::new() }
     }
 
     /// The lists that would show the caller other names by now than when they were listed, or than at the last
     /// comparison. Each change is found once.
-    pub(super) fn changed(&mut self, force: &Arc<Force>, caller: &Caller, now: Timestamp) -> Vec<List> {
-        let lists = self.listings.lists.lock().clone();
-        let mut changed = Vec::new();
+    pub(super) fn changed(
+        &mut self,
+        listings: &Listings,
+        force: &Arc<Force>,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Vec<List> {
+        let lists = listings.of(caller).lists.lock().clone();
+        let is_another = !Arc::ptr_eq(force, &self.force);
+        // What was forgotten meanwhile may have changed.
+        let forgotten = self.compared.keys().filter(|list| is_another && !lists.contains_key(list));
+        let mut changed: Vec<List> = forgotten.copied().collect();
         for (list, listing) in &lists {
             let digest = listing.digest(*list, force, &caller.view, now);
             let before = match self.compared.insert(*list, (listing.number, digest)) {
@@ -180,8 +210,8 @@ impl Comparison {
                 _ => digest, // What another token of the caller's listed says nothing of what this one shows.
             };
             // Another client of the caller's may have listed anew before this one was told.
-            let under_another = !Arc::ptr_eq(force, &self.force)
-                && (listing.is_cut || digest != listing.digest(*list, &self.force, &self.view, now));
+            let under_another =
+                is_another && (listing.is_cut || digest != listing.digest(*list, &self.force, &self.view, now));
             if digest != before || under_another {
                 changed.push(*list);
             }
@@ -225,8 +255,12 @@ mod tests {
         listings.record(List::Tools, follows, Some(names), &caller(force), force, Timestamp::now());
     }
 
-    fn changed(comparison: &mut Comparison, force: &Arc<Force>) -> bool {
-        comparison.changed(force, &caller(force), Timestamp::now()) == [List::Tools]
+    fn changed(comparison: &mut Comparison, listings: &Listings, force: &Arc<Force>) -> bool {
+        comparison.changed(listings, force, &caller(force), Timestamp::now()) == [List::Tools]
+    }
+
+    fn begin(force: &Arc<Force>) -> Comparison {
+        Comparison::new(force.clone(), &caller(force))
     }
 
     #[test]
@@ -235,16 +269,19 @@ mod tests {
         let listings = Listings::default();
         list(&listings, false, &["a"], &all);
         list(&listings, true, &["b"], &all);
-        let mut comparison = Comparison::new(listings.of(&caller(&all)), all.clone(), &caller(&all));
+        let mut comparison = begin(&all);
 
-        assert!(!changed(&mut comparison, &all));
-        assert!(changed(&mut comparison, &fewer));
-        assert!(!changed(&mut comparison, &fewer));
+        assert!(!changed(&mut comparison, &listings, &all));
+        assert!(changed(&mut comparison, &listings, &fewer));
+        assert!(!changed(&mut comparison, &listings, &fewer));
         list(&listings, false, &["a"], &fewer);
-        assert!(!changed(&mut comparison, &fewer), "it was listed under the same policy");
-        assert!(changed(&mut comparison, &none));
+        assert!(!changed(&mut comparison, &listings, &fewer), "it was listed under the same policy");
+        assert!(changed(&mut comparison, &listings, &none));
         list(&listings, false, &["z"], &none);
-        assert!(!changed(&mut comparison, &all), "none of the names that were listed is visible under either");
+        assert!(
+            !changed(&mut comparison, &listings, &all),
+            "none of the names that were listed is visible under either"
+        );
     }
 
     #[test]
@@ -253,7 +290,7 @@ mod tests {
         let listings = Listings::default();
         list(&listings, false, &["a", "b"], &all);
 
-        assert!(changed(&mut Comparison::new(listings.of(&caller(&fewer)), fewer.clone(), &caller(&fewer)), &fewer));
+        assert!(changed(&mut begin(&fewer), &listings, &fewer));
     }
 
     #[test]
@@ -261,12 +298,12 @@ mod tests {
         let (all, fewer) = (showing(&["*"]), showing(&["a"]));
         let listings = Listings::default();
         list(&listings, false, &["a", "b"], &all);
-        let mut comparison = Comparison::new(listings.of(&caller(&all)), all.clone(), &caller(&all));
-        assert!(!changed(&mut comparison, &all));
+        let mut comparison = begin(&all);
+        assert!(!changed(&mut comparison, &listings, &all));
 
         list(&listings, false, &["a", "b"], &fewer);
 
-        assert!(changed(&mut comparison, &fewer));
+        assert!(changed(&mut comparison, &listings, &fewer));
     }
 
     #[test]
@@ -275,12 +312,12 @@ mod tests {
         let listings = Listings::default();
         let long = "n".repeat(limits::LISTED_BYTES);
         list(&listings, false, &["a", &long], &one);
-        let mut comparison = Comparison::new(listings.of(&caller(&one)), one.clone(), &caller(&one));
+        let mut comparison = begin(&one);
 
-        assert!(!changed(&mut comparison, &one));
-        assert!(changed(&mut comparison, &other));
+        assert!(!changed(&mut comparison, &listings, &one));
+        assert!(changed(&mut comparison, &listings, &other));
         list(&listings, false, &["a"], &other);
-        assert!(!changed(&mut comparison, &showing(&["a", "b"])), "a short list is remembered again");
+        assert!(!changed(&mut comparison, &listings, &showing(&["a", "b"])), "a short list is remembered again");
     }
 
     #[test]
@@ -291,5 +328,16 @@ mod tests {
         let other = listings.shared(Page(vec!["a".into(), "b".into()]));
 
         assert_eq!(Arc::strong_count(&other), 2);
+    }
+
+    #[test]
+    fn whoever_was_forgotten_is_told_of_every_new_policy() {
+        let (one, other) = (showing(&["a"]), showing(&["a", "b"]));
+        let listings = Listings::default();
+        list(&listings, false, &["a"], &one);
+        let mut comparison = begin(&one);
+        assert!(!changed(&mut comparison, &listings, &one));
+
+        assert!(changed(&mut comparison, &Listings::default(), &other));
     }
 }

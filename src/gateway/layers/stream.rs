@@ -149,7 +149,7 @@ impl State {
         if !force.admits(&caller, &delivery.force) {
             return Err(Reject::malformed(UNAUTHENTICATED, "the token is not accepted any more"));
         }
-        Ok(changes.compare(&force, &caller))
+        Ok(changes.compare(&delivery.endpoint.listings, &force, &caller))
     }
 
     /// Ends the stream. `otherwise` is how it counts if no answer passed.

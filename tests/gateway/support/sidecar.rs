@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
-use toolgate::policy::snapshot::{Effect, FORMAT, Registration, Role, Rule, ServerRequests, Snapshot, Target};
+use toolgate::local::tokens::Mint;
+use toolgate::policy::Identity;
+use toolgate::policy::snapshot::{Effect, FORMAT, Registration, Role, Rule, ServerRequests, Snapshot, Subject, Target};
 use toolgate::policy::version::Version;
 use toolgate::wire::proto::from_gateway::Message as Said;
 
@@ -118,6 +121,25 @@ impl Pod {
             issuers: Vec::new(),
             inputs: Vec::new(),
         }
+    }
+}
+
+impl Pod {
+    /// A policy that lets ada use these tools, with a token of an issuer that it trusts, and that token.
+    pub fn allowing_ada(&self, tools: &[&str]) -> (Snapshot, String) {
+        let base = "https://login.example.com";
+        let (issuer, name) = ("corp".to_owned(), "ada".to_owned());
+        let claims = serde_json::json!({"sub": name}).as_object().cloned().expect("an object");
+        let ada =
+            Identity { issuer: issuer.clone(), subject: name.clone(), groups: Vec::new(), scopes: Vec::new(), claims };
+        let mut mint = Mint::new(Duration::from_mins(10));
+        mint.renew(&[(name.clone(), ada)].into()).expect("a key");
+        let open = self.allowing(tools);
+        let subjects = vec![Subject::User { issuer: issuer.clone(), name: name.clone() }];
+        let roles = open.roles.iter().map(|role| Role { subjects: subjects.clone(), ..role.clone() }).collect();
+        let policy = Snapshot { issuers: vec![mint.issuer(&issuer, base)], roles, anonymous: None, ..open };
+        let mut tokens = mint.tokens(base, &policy.urls, jiff::Timestamp::now()).expect("a token");
+        (policy, tokens.remove(&name).expect("ada's"))
     }
 }
 
