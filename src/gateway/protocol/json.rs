@@ -3,13 +3,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 pub use crate::json::same_folded;
 
 /// Nesting beyond this is refused, in messages from either side.
 pub const MAX_DEPTH: u32 = 64;
+
+/// Most members of an object, and most items of an array, that are looked at one by one: what is beyond is refused. Such a
+/// table costs many times the text that it is made of.
+pub const MAX_MEMBERS: usize = 1 << 16;
 
 /// Why a text is not acceptable JSON.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,8 @@ pub fn range_in(whole: &str, part: &str) -> Range<usize> {
     start..start.saturating_add(part.len()).min(whole.len())
 }
 
-/// The members of an object in order, keys decoded, values raw. `None` if `text` is no object.
+/// The members of an object in order, keys decoded, values raw. `None` if `text` is no object, or one of more than
+/// [`MAX_MEMBERS`].
 pub fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
@@ -46,6 +51,9 @@ pub fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut found = Vec::new();
             while let Some(Key(key)) = map.next_key()? {
+                if found.len() >= MAX_MEMBERS {
+                    return Err(A::Error::custom("too many members"));
+                }
                 found.push((key, map.next_value()?));
             }
             Ok(found)
@@ -54,9 +62,28 @@ pub fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     serde_json::Deserializer::from_str(text).deserialize_map(Members).ok()
 }
 
-/// The items of an array, raw. `None` if `text` is no array.
+/// The items of an array, raw. `None` if `text` is no array, or one of more than [`MAX_MEMBERS`].
 pub fn items(text: &str) -> Option<Vec<&RawValue>> {
-    serde_json::from_str(text).ok()
+    struct Items;
+    impl<'de> Visitor<'de> for Items {
+        type Value = Vec<&'de RawValue>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                if found.len() >= MAX_MEMBERS {
+                    return Err(A::Error::custom("too many items"));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let items = parser.deserialize_seq(Items).ok()?;
+    parser.end().ok().map(|()| items)
 }
 
 /// `text` as a JSON string.
@@ -103,6 +130,16 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_members_and_items_are_bounded() {
+        let list = |items: usize| format!("[{}]", vec!["0"; items].join(","));
+        let object = |keys: usize| format!("{{{}}}", vec![r#""":0"#; keys].join(","));
+
+        assert_eq!(items(&list(MAX_MEMBERS)).map(|all| all.len()), Some(MAX_MEMBERS));
+        assert!(items(&list(MAX_MEMBERS + 1)).is_none() && items("[1] 2").is_none() && items("{}").is_none());
+        assert!(members(&object(MAX_MEMBERS)).is_some() && members(&object(MAX_MEMBERS + 1)).is_none());
+    }
 
     #[test]
     fn a_repeated_key_is_refused_in_every_spelling() {

@@ -5,9 +5,11 @@
 //! may hold half a surrogate pair. In all that only the server reads, and in `arguments`, both pass as they came; policy
 //! refuses them where a rule reads them (`policy::arguments`).
 
+use std::cell::Cell;
+
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::json::{Key, MAX_DEPTH, Malformed};
+use super::json::{Key, MAX_DEPTH, MAX_MEMBERS, Malformed};
 use crate::json::{Keys, is_half, without_halves};
 
 /// Checks that `text` is one JSON value with at most [`MAX_DEPTH`] levels, and a message that reads in one way.
@@ -26,15 +28,18 @@ pub(super) fn check_all(text: &str) -> Result<(), Malformed> {
 }
 
 fn check(text: &str, zone: Zone) -> Result<(), Malformed> {
-    let Err(error) = pass(text, Strict { depth: 0, zone, halves: false }) else { return Ok(()) };
+    let keys = Cell::new(0);
+    let strict = Strict { depth: 0, zone, halves: false, keys: &keys };
+    let Err(error) = pass(text, strict) else { return Ok(()) };
+    keys.set(0);
     // A half of a surrogate pair is an error of the parser, wherever it stands.
     match without_halves(text) {
-        Some(text) => pass(&text, Strict { depth: 0, zone, halves: true }).map_err(Malformed::from),
+        Some(text) => pass(&text, Strict { halves: true, ..strict }).map_err(Malformed::from),
         None => Err(Malformed::from(error)),
     }
 }
 
-fn pass(text: &str, strict: Strict) -> Result<(), serde_json::Error> {
+fn pass(text: &str, strict: Strict<'_>) -> Result<(), serde_json::Error> {
     let mut parser = serde_json::Deserializer::from_str(text); // Its own recursion limit, 128, is beyond ours.
     strict.deserialize(&mut parser).and_then(|()| parser.end())
 }
@@ -93,14 +98,16 @@ impl Zone {
 
 /// Visits everything once and keeps nothing.
 #[derive(Clone, Copy)]
-struct Strict {
+struct Strict<'k> {
     depth: u32,
     zone: Zone,
     /// The text comes from [`without_halves`].
     halves: bool,
+    /// Keys of the objects that are open: what is remembered at a time.
+    keys: &'k Cell<usize>,
 }
 
-impl Strict {
+impl Strict<'_> {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         let depth = self.depth + 1;
         if depth > MAX_DEPTH {
@@ -118,14 +125,14 @@ impl Strict {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = ();
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
@@ -158,7 +165,14 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.deeper()?;
         let read = self.zone.is_read();
         let mut keys = Keys::new(read);
+        let outside = self.keys.get();
         while let Some(Key(key)) = map.next_key()? {
+            self.keys.set(self.keys.get() + 1);
+            if self.keys.get() > MAX_MEMBERS {
+                return Err(A::Error::custom(format_args!(
+                    "an object, with those around it, has more than {MAX_MEMBERS} members"
+                )));
+            }
             self.text(&key)?;
             let zone = self.zone.of_member(&key);
             if let Err(key) = keys.insert(key) {
@@ -167,6 +181,7 @@ impl<'de> Visitor<'de> for Strict {
             }
             map.next_value_seed(Self { zone, ..inner })?;
         }
+        self.keys.set(outside);
         Ok(())
     }
 }
@@ -198,6 +213,25 @@ mod tests {
         ] {
             assert!(check_message(message).is_ok(), "{message}");
         }
+    }
+
+    #[test]
+    fn the_keys_that_are_remembered_at_a_time_are_bounded() {
+        let object = |keys: usize| {
+            let members: Vec<String> = (0..keys).map(|n| format!("\"{n}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let most = MAX_MEMBERS - 10; // The message has members too.
+        assert!(check_message(&call(&object(most))).is_ok());
+        assert!(check_message(&call(&format!("[{0},{0}]", object(most)))).is_ok(), "one after the other");
+        let error = check_message(&call(&object(MAX_MEMBERS))).unwrap_err();
+        assert!(error.to_string().contains("more than 65536 members"), "{error}");
+        assert!(check_message(&call(&format!(r#"{{"a":{0},"b":{{"c":{0}}}}}"#, object(most)))).is_ok());
+        let half = object(MAX_MEMBERS / 2);
+        let inner = half.replacen('{', &format!(r#"{{"x":{half},"#), 1);
+        assert!(check_message(&call(&inner)).is_ok(), "the inner one is over before the outer one goes on");
+        let nested = half.replacen('}', &format!(r#","x":{half}}}"#), 1);
+        assert!(check_message(&call(&nested)).is_err(), "one within the other");
     }
 
     #[test]
