@@ -7,6 +7,14 @@ use std::fmt::Write as _;
 
 /// Whether two keys are the same to a reader that ignores case.
 pub fn same_folded(one: &str, other: &str) -> bool {
+    // Almost all keys differ in their first letter.
+    if let (Some(first), Some(second)) = (one.bytes().next(), other.bytes().next())
+        && first.is_ascii()
+        && second.is_ascii()
+        && !first.eq_ignore_ascii_case(&second)
+    {
+        return false;
+    }
     if one.is_ascii() && other.is_ascii() { one.eq_ignore_ascii_case(other) } else { folded(one) == folded(other) }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -408,19 +411,25 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
             // What runs on it finishes. An idle one would carry a call to a gateway whose server is gone.
             () = drain.ends(opened), if callers => {}
         }
+        Signal::End
     };
-    let (mut ends, mut over) = (std::pin::pin!(ends), std::pin::pin!(lifetime::over(stream_now)));
-    let mut is_ending = false;
+    let over = async {
+        lifetime::over(stream_now).await;
+        Signal::Cut
+    };
+    // A connection wakes several times for a call, these once in its life: here each is polled only when it wakes.
+    let waits: [Pin<Box<dyn Future<Output = Signal> + Send>>; 2] = [Box::pin(ends), Box::pin(over)];
+    let mut signals = FuturesUnordered::from_iter(waits);
     let ended = loop {
         tokio::select! {
+            biased;
             ended = &mut connection => break ended,
-            () = &mut ends, if !is_ending => {
-                is_ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = &mut over => {
-                tracing::debug!("a connection is cut: its stream must not live any longer, and its client does not read");
-                return;
+            Some(signal) = signals.next() => match signal {
+                Signal::End => connection.as_mut().graceful_shutdown(),
+                Signal::Cut => {
+                    tracing::debug!("a connection is cut: its stream must not live any longer, and its client does not read");
+                    return;
+                }
             }
         }
     };
@@ -430,6 +439,14 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         }
         tracing::debug!(%error, "a connection broke off");
     }
+}
+
+/// What ends a connection from outside.
+enum Signal {
+    /// After what runs on it.
+    End,
+    /// At once.
+    Cut,
 }
 
 /// Notes which stream a connection carries. Most carry none, now and before, and then nobody is woken.
