@@ -25,7 +25,7 @@ const PARAMETER: &str = "mcp-param-";
 /// Who sends, and in which session.
 pub(in crate::gateway) struct Sending<'a> {
     pub(in crate::gateway) endpoint: &'a Arc<Endpoint>,
-    pub(in crate::gateway) force: &'a Force,
+    pub(in crate::gateway) force: &'a Arc<Force>,
     pub(in crate::gateway) caller: &'a Caller,
     pub(in crate::gateway) session: Option<&'a Arc<Session>>,
     pub(in crate::gateway) era: Era,
@@ -81,6 +81,7 @@ impl Sending<'_> {
     pub(in crate::gateway) fn anew(&self, session: &Arc<Session>) -> Anew {
         Anew {
             endpoint: self.endpoint.clone(),
+            force: self.force.clone(),
             caller: self.caller.clone(),
             session: session.clone(),
             audit: self.audit.clone(),

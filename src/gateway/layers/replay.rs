@@ -159,6 +159,8 @@ pub(in crate::gateway) async fn end_upstream(endpoint: &Endpoint, session: &Sess
 #[derive(Clone)]
 pub(in crate::gateway) struct Anew {
     pub(in crate::gateway) endpoint: Arc<Endpoint>,
+    /// The policy under which the caller was let in.
+    pub(in crate::gateway) force: Arc<Force>,
     pub(in crate::gateway) caller: Caller,
     pub(in crate::gateway) session: Arc<Session>,
     pub(in crate::gateway) audit: Audit,
@@ -247,11 +249,7 @@ impl Anew {
 
     /// The caller's rights now: the session may be older than they are.
     fn view(&self, force: &Force) -> Arc<SubjectView> {
-        match (&self.caller.verified, &force.anonymous) {
-            (Some(verified), _) => force.view(verified),
-            (None, Some(view)) => view.clone(),
-            (None, None) => Arc::new(force.policy.subject(None)), // Without a role: nothing is visible.
-        }
+        force.view_of(&self.caller, &self.force)
     }
 
     /// The server's id of the new session.
